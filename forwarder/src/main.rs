@@ -1,0 +1,5 @@
+//! The `forwarder` program.
+
+fn main() -> std::process::ExitCode {
+    forwarder::cli::main()
+}

@@ -1,0 +1,27 @@
+//! The chunk layer (RTMP 1.0 section 5.3): messages cut into chunks and put together again.
+
+mod reader;
+mod writer;
+
+pub use reader::{ChunkError, ChunkReader};
+pub use writer::{encode, encoded_len};
+
+use super::Timestamp;
+
+/// Chunk size in force until a SetChunkSize (RTMP 1.0 section 5.4.1).
+pub const DEFAULT_CHUNK_SIZE: u32 = 128;
+
+/// A whole message, its payload borrowed from the input or from the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Chunk stream it came on, 2..=65599.
+    pub csid: u32,
+    /// Absolute time, milliseconds modulo 2^32.
+    pub timestamp: Timestamp,
+    /// Message type id, see [`crate::rtmp::message::kind`].
+    pub kind: u8,
+    /// Message stream id.
+    pub msid: u32,
+    /// The body.
+    pub payload: &'a [u8],
+}

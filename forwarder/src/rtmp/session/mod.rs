@@ -1,0 +1,47 @@
+//! Sessions: what an RTMP connection says after the handshake, as state machines.
+//!
+//! Both sessions are driven the same way: feed bytes with `read` until it returns `None`, doing
+//! what each event asks; then send what `take_output` gives; and call `handle_timeout` when
+//! `poll_timeout` says so.
+
+mod client;
+mod server;
+
+pub use client::{ClientConfig, ClientEvent, ClientSession, Goal};
+pub use server::{
+    ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
+};
+
+use super::{amf0::Amf0Error, chunk::ChunkError, handshake::HandshakeError};
+
+/// Why a session ended. Final; the connection is to be closed after what was put out is sent.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The handshake failed.
+    #[error("handshake: {0}")]
+    Handshake(#[from] HandshakeError),
+    /// The chunk stream is broken.
+    #[error("chunk stream: {0}")]
+    Chunk(#[from] ChunkError),
+    /// A command could not be read.
+    #[error("command: {0}")]
+    Amf0(#[from] Amf0Error),
+    /// The peer did what its state does not allow.
+    #[error("protocol: {0}")]
+    Protocol(String),
+    /// The peer went over a limit.
+    #[error("limit: {0}")]
+    Limit(String),
+    /// A deadline passed.
+    #[error("timeout: {0}")]
+    Timeout(&'static str),
+    /// The peer refused us (client role): code and description.
+    #[error("refused: {code}: {description}")]
+    Refused {
+        /// Status code, such as `NetStream.Publish.BadName`.
+        code: String,
+        /// The peer's words.
+        description: String,
+    },
+}

@@ -1,0 +1,96 @@
+//! A snapshot of what the server does: what the API serialises and `forwarder status` prints.
+use serde::{Deserialize, Serialize};
+
+/// The whole process at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// Open RTMP connections.
+    pub connections: usize,
+    /// How 1:1 legs are carried: `user (reason)` or `kernel`.
+    pub splice: String,
+    /// RTMP listeners, `ip:port`, with the ports really bound.
+    pub listen: Vec<String>,
+    /// Streams with a publisher, waiting players or a grace time running.
+    pub streams: Vec<StreamStatus>,
+    /// What ended or was refused since start.
+    pub totals: Totals,
+}
+
+/// Counters since start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections refused by `max_connections`.
+    pub refused: u64,
+    /// Connections ended by a protocol error, a limit or a deadline.
+    pub errors: u64,
+    /// Bytes received by publishers.
+    pub received_bytes: u64,
+    /// Bytes sent to players and destinations.
+    pub sent_bytes: u64,
+    /// Skips of slow readers to a keyframe.
+    pub skips: u64,
+}
+
+/// One stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Vhost.
+    pub vhost: String,
+    /// App.
+    pub app: String,
+    /// Name.
+    pub stream: String,
+    /// `live`, `grace` or `waiting`.
+    pub state: String,
+    /// Address of the publisher, empty without one.
+    pub publisher: String,
+    /// Players, those not counted that are forwards.
+    pub players: usize,
+    /// Bytes of payload received since the first publish.
+    pub received_bytes: u64,
+    /// Messages received.
+    pub messages: u64,
+    /// Bytes held in memory by the media log.
+    pub log_bytes: u64,
+    /// Bits per second over about the last two seconds.
+    pub bitrate_bps: u64,
+    /// Video codec, empty if unknown.
+    pub video: String,
+    /// Audio codec, empty if unknown.
+    pub audio: String,
+    /// Skips to a keyframe of this stream's readers.
+    pub skips: u64,
+    /// Its forwards.
+    pub forwards: Vec<ForwardStatus>,
+}
+
+/// One stream's forward to one destination.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// `host:port`.
+    pub destination: String,
+    /// `connecting`, `forwarding`, `waiting` (for the next attempt) or `stopped`.
+    pub state: String,
+    /// Attempts since it last forwarded.
+    pub attempt: u32,
+    /// Successful connects since the stream began.
+    pub connects: u64,
+    /// Milliseconds until the next attempt, if waiting.
+    pub next_retry_ms: u64,
+    /// Why it last failed; empty if it never did.
+    pub last_error: String,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// How far behind the live edge it reads, milliseconds.
+    pub lag_ms: u64,
+    /// Skips to a keyframe.
+    pub skips: u64,
+}

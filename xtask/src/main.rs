@@ -1,0 +1,2 @@
+//! Builds, runs, tests and measures forwarder: `cargo xtask <command>`.
+fn main() {}
