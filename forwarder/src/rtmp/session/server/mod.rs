@@ -161,6 +161,16 @@ impl ServerSession {
         core.watch_idle();
     }
 
+    /// Sets the chunk size to announce: with the answer to `connect` if that was not given yet,
+    /// else at once. Not for a publisher that was accepted.
+    pub fn set_chunk_size(&mut self, size: u32) {
+        let core = &mut self.core;
+        if matches!(core.phase, Phase::Connected) && core.config.chunk_size != size {
+            core.link.set_chunk_size(size);
+        }
+        core.config.chunk_size = size;
+    }
+
     /// Refuses `connect`: `_error` with `NetConnection.Connect.Rejected`; then close.
     ///
     /// If the caller does not, `handle_timeout` ends the session two seconds later.
