@@ -88,6 +88,8 @@ mod tests {
 
     #[test]
     fn bodies_and_what_they_say() {
+        type Case<'a> = (&'a str, u8, &'a [u8], Result<Option<Command>, Amf0Error>);
+
         let with_selector = [&[0], CALL].concat();
         let name_only = Command {
             transaction: 0.0,
@@ -95,7 +97,7 @@ mod tests {
             ..call()
         };
         let amf3_name = b"\x11\x06\x09call";
-        let cases: [(&str, u8, &[u8], Result<Option<Command>, Amf0Error>); 12] = [
+        let cases: [Case<'_>; 12] = [
             ("AMF0", 20, CALL, Ok(Some(call()))),
             ("AMF3 with selector", 17, &with_selector, Ok(Some(call()))),
             ("AMF3 without selector", 17, CALL, Ok(Some(call()))),

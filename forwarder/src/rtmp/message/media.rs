@@ -109,12 +109,14 @@ mod tests {
 
     #[test]
     fn data_for_players() {
+        type Case<'a> = (&'a str, u8, &'a [u8], Option<&'a [u8]>);
+
         let on_meta_data = b"\x02\0\x0aonMetaData\x08\0\0\0\x01\0\x01a\x05\0\0\x09";
         let published = [b"\x02\0\x0d@setDataFrame", &on_meta_data[..]].concat();
         let selected = [b"\0", &published[..]].concat();
         let amf3 = [b"\0", &on_meta_data[..], b"\x11\x04\x01"].concat();
         let broken = b"\x02\0\x01x\x02\0\x09cut";
-        let cases: [(&str, u8, &[u8], Option<&[u8]>); 15] = [
+        let cases: [Case<'_>; 15] = [
             (
                 "without @setDataFrame",
                 18,
