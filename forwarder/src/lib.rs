@@ -12,5 +12,6 @@ pub mod forward;
 pub mod http;
 pub mod hub;
 pub mod rtmp;
+pub mod server;
 pub mod status;
 pub mod telemetry;

@@ -219,6 +219,11 @@ impl View {
         }
     }
 
+    /// Bytes of the log that this view keeps alive.
+    pub fn held(&self) -> u64 {
+        self.segments.front().map_or(0, |first| self.head.saturating_sub(first.base()))
+    }
+
     /// The bytes of `from..to`, as many slices as fit into `out`; says how many were set.
     pub fn slices<'a>(&'a self, from: u64, to: u64, out: &mut [IoSlice<'a>]) -> usize {
         let (mut n, mut next) = (0, from);
