@@ -206,6 +206,18 @@ proptest! {
     }
 
     #[test]
+    fn reading_on_after_an_error_does_not_panic(
+        chunks in prop::collection::vec(any_chunk(), 0..40),
+    ) {
+        let (mut reader, mut messages) = (ChunkReader::new(), Vec::new());
+        for chunk in chunks {
+            let cut = chunk.len() / 2;
+            feed(&mut reader, &chunk[..cut], &mut messages);
+            feed(&mut reader, &chunk[cut..], &mut messages);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_the_same_however_they_are_cut(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
     ) {
