@@ -15,3 +15,6 @@ pub mod rtmp;
 pub mod server;
 pub mod status;
 pub mod telemetry;
+
+/// The program's version, with the git hash if it was built from a checkout.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("FORWARDER_GIT_SUFFIX"));
