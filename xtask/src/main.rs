@@ -1,2 +1,54 @@
 //! Builds, runs, tests and measures forwarder: `cargo xtask <command>`.
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod bench;
+mod client;
+mod cluster;
+mod flv_file;
+mod http;
+mod net;
+mod packages;
+mod process;
+mod publish;
+mod run;
+mod setup;
+mod table;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs, tests and measures forwarder.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build and start a master and four slaves with real video, and watch them.
+    Run(run::Args),
+    /// Format, house rules, lints and all tests, with what they need.
+    Test(test::Args),
+    /// Check the house rules of ARCHITECTURE.md.
+    Tidy,
+    /// Install what tests need, and say what cannot be built here.
+    Setup,
+    /// Measure latency, join time or fan-out, beside nginx-rtmp if wanted.
+    Bench(bench::Args),
+    /// Publish an FLV file in real time with our own client.
+    Publish(publish::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Setup => setup::run(),
+        Command::Bench(args) => bench::run(&args),
+        Command::Publish(args) => publish::run(&args),
+    }
+}

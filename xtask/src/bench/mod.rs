@@ -1,0 +1,96 @@
+//! `cargo xtask bench`: what a server does to a stream, measured beside nginx-rtmp if wanted.
+//!
+//! Figures of a small shared machine vary by a fifth from run to run. So ours and the peer take
+//! turns in one run, the server has a core of its own, nothing asserts an absolute time, and a
+//! row that lost data says so.
+
+mod forward;
+mod join;
+mod players;
+mod report;
+mod servers;
+mod source;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::{cluster, process};
+use servers::Kind;
+
+/// The core of the server under test.
+const SERVER_CORE: usize = 0;
+/// The core of publisher, players, and the servers that only help.
+const LOAD_CORE: usize = 1;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Another server to take turns with.
+    #[arg(long, global = true, value_enum)]
+    peer: Option<Peer>,
+    /// Measure the peer alone, without building ours.
+    #[arg(long, global = true, requires = "peer")]
+    peer_only: bool,
+    /// Turns for each.
+    #[arg(long, global = true, default_value_t = 1)]
+    rounds: u32,
+    /// Write the results there too.
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Latency from a publisher over a master and a slave to a player.
+    Forward(forward::Args),
+    /// Time from a TCP connect to the first complete keyframe.
+    Join(join::Args),
+    /// Many players of one stream on one process: what is delivered, and what it costs.
+    Players(players::Args),
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Peer {
+    Nginx,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    if !args.peer_only {
+        cluster::build()?;
+    }
+    process::catch_interrupt()?;
+    let limit = process::raise_open_files()?;
+    let cores = std::thread::available_parallelism()?.get();
+    if cores > LOAD_CORE {
+        process::pin(LOAD_CORE)?;
+    } else {
+        println!("one core only: the server shares it with the load");
+    }
+    let mut kinds = Vec::new();
+    if !args.peer_only {
+        kinds.push(Kind::Forwarder);
+    }
+    if let Some(Peer::Nginx) = args.peer {
+        kinds.push(Kind::Nginx);
+    }
+    let turns = (0..args.rounds).flat_map(|round| kinds.iter().map(move |kind| (round, *kind)));
+    match &args.bench {
+        Bench::Forward(options) => report::run(turns, args.json.as_deref(), |kind| {
+            forward::measure(options, kind)
+        }),
+        Bench::Join(options) => report::run(turns, args.json.as_deref(), |kind| {
+            join::measure(options, kind)
+        }),
+        Bench::Players(options) => {
+            players::check_limit(options, limit)?;
+            report::run(turns, args.json.as_deref(), |kind| {
+                players::measure(options, kind)
+            })
+        }
+    }
+}

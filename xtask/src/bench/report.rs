@@ -1,0 +1,170 @@
+//! Results: a table for people, JSON for programs, and the verdict.
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::servers::Kind;
+use crate::process;
+
+/// One turn's results.
+pub trait Row: Serialize {
+    /// Column heads, in the order of [`Self::cells`].
+    const HEADS: &'static [&'static str];
+    /// Values as shown.
+    fn cells(&self) -> Vec<String>;
+    /// Why the row does not count, if so.
+    fn void(&self) -> Option<String> {
+        None
+    }
+    /// What a reader must know beside the numbers.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+}
+
+#[derive(Serialize)]
+struct Entry<R> {
+    server: &'static str,
+    round: u32,
+    #[serde(flatten)]
+    row: R,
+}
+
+/// Measures turn by turn, prints each row as it comes; fails if one is void.
+pub fn run<R: Row>(
+    turns: impl Iterator<Item = (u32, Kind)>,
+    json: Option<&Path>,
+    mut measure: impl FnMut(Kind) -> Result<R>,
+) -> Result<()> {
+    let mut entries = Vec::new();
+    let mut voids = Vec::new();
+    let heads = R::HEADS
+        .iter()
+        .map(|head| format!("{head:>11}"))
+        .collect::<String>();
+    println!("{:<10}{:>6}{heads}", "server", "round");
+    for (round, kind) in turns {
+        process::check_interrupt()?;
+        let row = measure(kind).with_context(|| kind.name())?;
+        let cells = row
+            .cells()
+            .iter()
+            .map(|cell| format!("{cell:>11}"))
+            .collect::<String>();
+        println!("{:<10}{:>6}{cells}", kind.name(), round + 1);
+        if let Some(remark) = row.remark() {
+            println!("          {remark}");
+        }
+        voids.extend(
+            row.void()
+                .map(|why| format!("{} round {}: {why}", kind.name(), round + 1)),
+        );
+        entries.push(Entry {
+            server: kind.name(),
+            round: round + 1,
+            row,
+        });
+    }
+    if let Some(path) = json {
+        fs::write(path, serde_json::to_vec_pretty(&entries)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if !voids.is_empty() {
+        bail!("{}", voids.join("\n"));
+    }
+    Ok(())
+}
+
+/// Durations of one kind.
+#[derive(Default)]
+pub struct Samples(Vec<Duration>);
+
+impl Samples {
+    /// Takes one more.
+    pub fn push(&mut self, sample: Duration) {
+        self.0.push(sample);
+    }
+
+    /// Takes all of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// 50th and 99th percentile and maximum, milliseconds.
+    pub fn quantiles(&mut self) -> Quantiles {
+        self.0.sort_unstable();
+        let last = self.0.len().saturating_sub(1);
+        // The nearest rank.
+        let at = |percent: usize| {
+            (self.0.len() * percent)
+                .div_ceil(100)
+                .saturating_sub(1)
+                .min(last)
+        };
+        let millis = |at: usize| self.0.get(at).map_or(f64::NAN, |d| d.as_secs_f64() * 1e3);
+        Quantiles {
+            p50_ms: millis(at(50)),
+            p99_ms: millis(at(99)),
+            max_ms: millis(last),
+        }
+    }
+}
+
+/// Three numbers about many.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// Median, milliseconds.
+    pub p50_ms: f64,
+    /// 99th percentile, milliseconds.
+    pub p99_ms: f64,
+    /// Maximum, milliseconds.
+    pub max_ms: f64,
+}
+
+impl Quantiles {
+    /// As shown.
+    pub fn cells(&self) -> Vec<String> {
+        [self.p50_ms, self.p99_ms, self.max_ms]
+            .iter()
+            .map(|ms| format!("{ms:.2}"))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_samples() {
+        let mut samples = Samples::default();
+        (1..=200)
+            .rev()
+            .for_each(|n| samples.push(Duration::from_millis(n)));
+        let expected = Quantiles {
+            p50_ms: 100.0,
+            p99_ms: 198.0,
+            max_ms: 200.0,
+        };
+        assert_eq!(samples.quantiles(), expected);
+        let mut one = Samples::default();
+        one.push(Duration::from_millis(3));
+        assert_eq!(
+            one.quantiles(),
+            Quantiles {
+                p50_ms: 3.0,
+                p99_ms: 3.0,
+                max_ms: 3.0
+            }
+        );
+        assert!(Samples::default().quantiles().p50_ms.is_nan());
+    }
+}
