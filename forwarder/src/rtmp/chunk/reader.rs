@@ -27,7 +27,10 @@ impl ChunkReader {
     /// `Ok(None)`: all of `input` was taken and more is needed; what was taken is kept inside, so
     /// the caller may drop its buffer. A message that lies in `input` in one piece is borrowed from
     /// there, any other from the reader.
-    pub fn read<'a>(&'a mut self, _input: &mut &'a [u8]) -> Result<Option<Message<'a>>, ChunkError> {
+    pub fn read<'a>(
+        &'a mut self,
+        _input: &mut &'a [u8],
+    ) -> Result<Option<Message<'a>>, ChunkError> {
         todo!()
     }
     /// Chunk size in force for what is read, bytes.

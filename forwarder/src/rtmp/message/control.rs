@@ -26,7 +26,10 @@ pub enum UserControl {
     StreamBegin(u32),
     StreamEof(u32),
     StreamDry(u32),
-    SetBufferLength { msid: u32, ms: u32 },
+    SetBufferLength {
+        msid: u32,
+        ms: u32,
+    },
     StreamIsRecorded(u32),
     PingRequest(u32),
     PingResponse(u32),
