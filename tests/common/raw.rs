@@ -73,13 +73,7 @@ impl Raw {
     /// Connects to `app`.
     #[track_caller]
     pub fn connect_app(&mut self, app: &str, tc_url: &str) {
-        let object = Value::object([
-            ("app", Value::string(app)),
-            ("type", Value::string("nonprivate")),
-            ("flashVer", Value::string("FMLE/3.0 (compatible; test)")),
-            ("tcUrl", Value::string(tc_url)),
-        ]);
-        self.command(0, "connect", 1.0, vec![object]);
+        self.send(&connect_command(app, tc_url));
     }
 
     /// Handshake, connect, createStream, all answered.
@@ -189,6 +183,36 @@ fn strings(value: &Value, out: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// `connect` as FFmpeg sends it, in chunks of 128 bytes.
+pub fn connect_command(app: &str, tc_url: &str) -> Vec<u8> {
+    let object = Value::object([
+        ("app", Value::string(app)),
+        ("type", Value::string("nonprivate")),
+        ("flashVer", Value::string("FMLE/3.0 (compatible; test)")),
+        ("tcUrl", Value::string(tc_url)),
+    ]);
+    let command = Command {
+        name: "connect".to_owned(),
+        transaction: 1.0,
+        args: vec![object],
+    };
+    let mut out = Vec::new();
+    command.encode(3, 0, 128, &mut out);
+    out
+}
+
+/// A whole message in chunks of 128 bytes, at time 0.
+pub fn message(csid: u8, kind: u8, msid: u32, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len()).unwrap();
+    let mut pieces = body.chunks(128);
+    let mut out = chunk(csid, 0, len, kind, msid, pieces.next().unwrap_or_default());
+    for piece in pieces {
+        out.push(0xc0 | csid);
+        out.extend_from_slice(piece);
+    }
+    out
 }
 
 /// One chunk with a format 0 header: the whole of `body`, or its first piece.
