@@ -124,7 +124,7 @@ fn publisher_returns(end: End) {
     let second = live.stop(End::Polite);
     sent.extend(second.iter().cloned());
     for (label, player) in [("master", near), ("slave", far)] {
-        let last = second.iter().rfind(|t| t.is_frame()).unwrap();
+        let last = second.iter().rfind(|t| t.is_frame()).expect("frames");
         wait_until("the last frame", seconds(10), || player.has(last));
         assert!(
             !player.ended() && !player.finished(),
@@ -136,7 +136,7 @@ fn publisher_returns(end: End) {
             .iter()
             .find(|t| t.is_frame() && t.timestamp >= source.offset(100));
         assert!(
-            resumed.unwrap().is_keyframe(),
+            resumed.is_some_and(Tag::is_keyframe),
             "{label}: goes on with {resumed:?}"
         );
     }

@@ -113,10 +113,16 @@ impl Raw {
     /// Waits for a command that holds the string `what`, its name or a code.
     #[track_caller]
     pub fn expect(&mut self, what: &str) {
+        self.expect_in("a well-behaved client", what);
+    }
+
+    /// As `expect`, in the test case `label`.
+    #[track_caller]
+    pub fn expect_in(&mut self, label: &str, what: &str) {
         let (closed, found) = self.read_until(seconds(5), what);
         assert!(
             found,
-            "no {what} (closed: {closed}); said {:?}",
+            "{label}: no {what} (closed: {closed}); said {:?}",
             self.commands
         );
     }
