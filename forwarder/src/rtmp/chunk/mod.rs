@@ -1,15 +1,23 @@
 //! The chunk layer (RTMP 1.0 section 5.3): messages cut into chunks and put together again.
 
+mod header;
 mod reader;
+mod stream;
 mod writer;
 
-pub use reader::{ChunkError, ChunkReader};
+pub use reader::{
+    ChunkError, ChunkReader, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MAX_PARTIAL_BYTES, MIN_CHUNK_SIZE,
+};
 pub use writer::{encode, encoded_len};
 
 use super::Timestamp;
 
 /// Chunk size in force until a SetChunkSize (RTMP 1.0 section 5.4.1).
 pub const DEFAULT_CHUNK_SIZE: u32 = 128;
+
+/// The largest value of a 24-bit time field: says that an extended timestamp follows (RTMP 1.0
+/// section 5.3.1.3).
+const EXTENDED: u32 = 0xff_ffff;
 
 /// A whole message, its payload borrowed from the input or from the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,7 @@
 //! Control messages (RTMP 1.0 section 5.4 and 7.1.7).
+use super::{csid, kind};
+use crate::rtmp::Timestamp;
+use crate::rtmp::chunk::{self, DEFAULT_CHUNK_SIZE, Message};
 
 /// A control message, types 1 to 6.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +41,114 @@ pub enum UserControl {
 }
 
 impl Control {
-    /// Parses a control message of type `kind`; `None` when the body is too short (ignored by rule).
-    pub fn parse(_kind: u8, _body: &[u8]) -> Option<Self> {
-        todo!()
+    /// Parses a control message of type `kind`; `None` when the body is too short, or `kind` is
+    /// none of 1 to 6. Bytes beyond the body's fields are ignored.
+    pub fn parse(kind: u8, body: &[u8]) -> Option<Self> {
+        if kind == kind::USER_CONTROL {
+            return UserControl::parse(body).map(Self::User);
+        }
+        let (&word, rest) = body.split_first_chunk()?;
+        let word = u32::from_be_bytes(word);
+        match kind {
+            kind::SET_CHUNK_SIZE => Some(Self::SetChunkSize(word)),
+            kind::ABORT => Some(Self::Abort(word)),
+            kind::ACKNOWLEDGEMENT => Some(Self::Acknowledgement(word)),
+            kind::WINDOW_ACK_SIZE => Some(Self::WindowAckSize(word)),
+            // Some peers leave the limit type out; dynamic is the one that demands nothing.
+            kind::SET_PEER_BANDWIDTH => Some(Self::SetPeerBandwidth(
+                word,
+                rest.first().copied().unwrap_or(2),
+            )),
+            _ => None,
+        }
     }
-    /// Appends the whole message (csid 2, msid 0, time 0) as chunks to `out`.
-    pub fn encode(&self, _out: &mut Vec<u8>) {
-        todo!()
+
+    /// Appends the whole message (csid 2, msid 0, time 0) as one chunk to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut body = Vec::with_capacity(10);
+        let kind = match self {
+            Self::SetChunkSize(size) => word(kind::SET_CHUNK_SIZE, *size, &mut body),
+            Self::Abort(csid) => word(kind::ABORT, *csid, &mut body),
+            Self::Acknowledgement(total) => word(kind::ACKNOWLEDGEMENT, *total, &mut body),
+            Self::User(event) => {
+                event.write(&mut body);
+                kind::USER_CONTROL
+            }
+            Self::WindowAckSize(size) => word(kind::WINDOW_ACK_SIZE, *size, &mut body),
+            Self::SetPeerBandwidth(size, limit) => {
+                let kind = word(kind::SET_PEER_BANDWIDTH, *size, &mut body);
+                body.push(*limit);
+                kind
+            }
+        };
+        let message = Message {
+            csid: csid::CONTROL,
+            timestamp: Timestamp(0),
+            kind,
+            msid: 0,
+            payload: &body,
+        };
+        // Ten bytes at most: one chunk, whatever chunk size was agreed on.
+        chunk::encode(&message, DEFAULT_CHUNK_SIZE, &mut |bytes| {
+            out.extend_from_slice(bytes)
+        });
     }
+}
+
+impl UserControl {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (&event, data) = body.split_first_chunk()?;
+        let word = |at: usize| {
+            data.get(at..)
+                .and_then(<[u8]>::first_chunk)
+                .map(|&word| u32::from_be_bytes(word))
+        };
+        Some(match u16::from_be_bytes(event) {
+            event::STREAM_BEGIN => Self::StreamBegin(word(0)?),
+            event::STREAM_EOF => Self::StreamEof(word(0)?),
+            event::STREAM_DRY => Self::StreamDry(word(0)?),
+            event::SET_BUFFER_LENGTH => Self::SetBufferLength {
+                msid: word(0)?,
+                ms: word(4)?,
+            },
+            event::STREAM_IS_RECORDED => Self::StreamIsRecorded(word(0)?),
+            event::PING_REQUEST => Self::PingRequest(word(0)?),
+            event::PING_RESPONSE => Self::PingResponse(word(0)?),
+            other => Self::Unknown(other),
+        })
+    }
+
+    fn write(&self, body: &mut Vec<u8>) {
+        let (event, first, second) = match *self {
+            Self::StreamBegin(msid) => (event::STREAM_BEGIN, Some(msid), None),
+            Self::StreamEof(msid) => (event::STREAM_EOF, Some(msid), None),
+            Self::StreamDry(msid) => (event::STREAM_DRY, Some(msid), None),
+            Self::SetBufferLength { msid, ms } => (event::SET_BUFFER_LENGTH, Some(msid), Some(ms)),
+            Self::StreamIsRecorded(msid) => (event::STREAM_IS_RECORDED, Some(msid), None),
+            Self::PingRequest(ms) => (event::PING_REQUEST, Some(ms), None),
+            Self::PingResponse(ms) => (event::PING_RESPONSE, Some(ms), None),
+            Self::Unknown(event) => (event, None, None),
+        };
+        body.extend_from_slice(&event.to_be_bytes());
+        for word in [first, second].into_iter().flatten() {
+            body.extend_from_slice(&word.to_be_bytes());
+        }
+    }
+}
+
+/// Writes a body of one word and returns `kind`.
+fn word(kind: u8, value: u32, body: &mut Vec<u8>) -> u8 {
+    body.extend_from_slice(&value.to_be_bytes());
+    kind
+}
+
+/// User control event types (RTMP 1.0 section 7.1.7).
+mod event {
+    pub(super) const STREAM_BEGIN: u16 = 0;
+    pub(super) const STREAM_EOF: u16 = 1;
+    pub(super) const STREAM_DRY: u16 = 2;
+    pub(super) const SET_BUFFER_LENGTH: u16 = 3;
+    pub(super) const STREAM_IS_RECORDED: u16 = 4;
+    pub(super) const PING_REQUEST: u16 = 6;
+    pub(super) const PING_RESPONSE: u16 = 7;
 }

@@ -2,9 +2,11 @@
 
 mod command;
 mod control;
+mod media;
 
 pub use command::Command;
 pub use control::{Control, UserControl};
+pub use media::{Aggregate, MAX_AGGREGATED, data_name, data_payload};
 
 /// Message type ids (RTMP 1.0 sections 5.4, 7.1).
 #[expect(missing_docs, reason = "the names are the specification's")]

@@ -1,18 +1,26 @@
 //! Sessions: what an RTMP connection says after the handshake, as state machines.
 //!
 //! Both sessions are driven the same way: feed bytes with `read` until it returns `None`, doing
-//! what each event asks; then send what `take_output` gives; and call `handle_timeout` when
-//! `poll_timeout` says so.
+//! what each event asks before the next `read`; then send what `take_output` gives; and call
+//! `handle_timeout` when `poll_timeout` says so.
 
 mod client;
+mod held;
+mod link;
+mod rate;
 mod server;
+mod status;
 
 pub use client::{ClientConfig, ClientEvent, ClientSession, Goal};
 pub use server::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
 };
 
-use super::{amf0::Amf0Error, chunk::ChunkError, handshake::HandshakeError};
+use super::{
+    amf0::{Amf0Error, Value},
+    chunk::ChunkError,
+    handshake::HandshakeError,
+};
 
 /// Why a session ended. Final; the connection is to be closed after what was put out is sent.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -36,6 +44,9 @@ pub enum SessionError {
     /// A deadline passed.
     #[error("timeout: {0}")]
     Timeout(&'static str),
+    /// We refused the peer (server role) and told it so; nothing is broken.
+    #[error("rejected: {0}")]
+    Rejected(String),
     /// The peer refused us (client role): code and description.
     #[error("refused: {code}: {description}")]
     Refused {
@@ -44,4 +55,12 @@ pub enum SessionError {
         /// The peer's words.
         description: String,
     },
+}
+
+/// A number as a whole number of 32 bits, if it is one.
+fn whole(value: &Value) -> Option<u32> {
+    let number = value.as_number()?;
+    // every u32 is exact in an f64
+    let whole = number as u32;
+    (f64::from(whole) == number).then_some(whole)
 }

@@ -1,0 +1,328 @@
+//! The client's side of a connection: publish to a server, or play from one.
+
+mod reply;
+
+use std::time::{Duration, Instant};
+
+use super::SessionError;
+use super::held::Held;
+use super::link::Link;
+use crate::rtmp::Timestamp;
+use crate::rtmp::amf0::Value;
+use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::handshake::ClientHandshake;
+use crate::rtmp::message::{MediaKind, MediaMessage, csid, kind};
+
+/// Transactions, in the order FMLE and FFmpeg number them.
+mod transaction {
+    pub(super) const CONNECT: f64 = 1.0;
+    pub(super) const RELEASE_STREAM: f64 = 2.0;
+    pub(super) const FC_PUBLISH: f64 = 3.0;
+    pub(super) const CREATE_STREAM: f64 = 4.0;
+    pub(super) const START: f64 = 5.0;
+    pub(super) const FC_UNPUBLISH: f64 = 6.0;
+    pub(super) const DELETE_STREAM: f64 = 7.0;
+    pub(super) const CHECK_BW: f64 = 8.0;
+}
+
+/// What we call ourselves when publishing; servers look for "FMLE".
+const FLASH_VER_PUBLISH: &str = "FMLE/3.0 (compatible; forwarder)";
+/// What we call ourselves when playing, as FFmpeg and librtmp do.
+const FLASH_VER_PLAY: &str = "LNX 9,0,124,2";
+/// Buffer a player announces, milliseconds; servers of live streams take no notice.
+const BUFFER_LENGTH: u32 = 1000;
+/// `start` of `play`: live only, milliseconds as FFmpeg and nginx-rtmp write it.
+const LIVE_ONLY: f64 = -1000.0;
+
+/// What the connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// FMLE-style: releaseStream, FCPublish, createStream, publish "live".
+    Publish,
+    /// createStream, play, SetBufferLength.
+    Play,
+}
+
+/// What a client session needs to know.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// What it is for.
+    pub goal: Goal,
+    /// tcUrl to send.
+    pub tc_url: String,
+    /// App to send.
+    pub app: String,
+    /// Stream name with its parameters.
+    pub stream: String,
+    /// Chunk size we send with, bytes; publishing only.
+    pub chunk_size: u32,
+    /// Send a C1 with a digest.
+    pub digest: bool,
+    /// Loop guard: our instance id and the hop count, put into the command object as
+    /// `forwarder: {id, hops}`; none for servers that are not ours to tell.
+    pub forwarder: Option<(String, u32)>,
+    /// How long handshake and commands may take in all.
+    pub deadline: Duration,
+}
+
+/// What happened.
+#[derive(Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ClientEvent<'a> {
+    /// A message was dealt with inside; call `read` again.
+    Progress,
+    /// The server said Publish.Start on our msid: media may follow.
+    Publishing(u32),
+    /// The server said Play.Start (or sent media).
+    Playing(u32),
+    /// Media of the stream we play.
+    Media(MediaMessage<'a>),
+    /// The stream is over: Play.UnpublishNotify, Play.Stop, Unpublish.Success, StreamEOF.
+    /// Some servers go on with the next publish; its media is reported as before.
+    Finished,
+    /// The server acknowledged so many bytes (modulo 2^32) of ours.
+    Acknowledged(u32),
+    /// Any other status: code.
+    Status(String),
+}
+
+/// A connection's client side.
+#[derive(Debug)]
+pub struct ClientSession {
+    /// Gone when done.
+    handshake: Option<Box<ClientHandshake>>,
+    reader: ChunkReader,
+    /// What is left of an aggregate, or media that came before Play.Start.
+    held: Option<Box<Held>>,
+    core: Core,
+}
+
+impl ClientSession {
+    /// `random`: at least 1,528 random bytes. C0 and C1 are in the output at once.
+    pub fn new(config: ClientConfig, random: Box<[u8]>, now: Instant) -> Self {
+        let mut link = Link::new(0, now);
+        let mut handshake = Box::new(ClientHandshake::new(random, 0, config.digest));
+        handshake.start(&mut link.out);
+        Self {
+            handshake: Some(handshake),
+            reader: ChunkReader::new(),
+            held: None,
+            core: Core {
+                link,
+                deadline: Some(now + config.deadline),
+                config,
+                phase: Phase::Connecting,
+                msid: 0,
+                finished: false,
+                sent_ack_window: 0,
+                now,
+            },
+        }
+    }
+
+    /// As [`super::ServerSession::read`]. Refusals are errors.
+    pub fn read<'a, 'i: 'a>(
+        &'a mut self,
+        now: Instant,
+        input: &mut &'i [u8],
+    ) -> Result<Option<ClientEvent<'a>>, SessionError> {
+        self.core.now = now;
+        if self.handshake.is_some() && !self.shake(now, input)? {
+            return Ok(None);
+        }
+        if self.held.as_ref().is_some_and(|held| held.is_empty()) {
+            self.held = None;
+        }
+        if let Some(ref mut held) = self.held {
+            return Ok(held.next().map(|message| self.core.receive_media(message)));
+        }
+        if !self.reader.is_mid_message() {
+            self.core.link.begin_message(now);
+        }
+        let before = input.len();
+        let message = self.reader.read(input)?;
+        self.core.link.count_received(now, before - input.len());
+        let Some(message) = message else {
+            return Ok(None);
+        };
+        self.core.link.begin_message(now);
+        if message.kind == kind::AGGREGATE {
+            self.held = Some(Box::new(Held::split(&message)));
+            return Ok(Some(ClientEvent::Progress));
+        }
+        if self.core.is_early_media(&message) {
+            let part = (message.kind, message.timestamp, message.payload);
+            self.held = Some(Box::new(Held::new(message.msid, [part])));
+            return Ok(Some(self.core.start()));
+        }
+        self.core.receive(message).map(Some)
+    }
+
+    /// Takes the handshake's bytes; true when it is done, with `connect` behind C2.
+    fn shake(&mut self, now: Instant, input: &mut &[u8]) -> Result<bool, SessionError> {
+        let Some(handshake) = &mut self.handshake else {
+            return Ok(true);
+        };
+        let before = input.len();
+        let done = handshake.read(input, &mut self.core.link.out)?;
+        self.core.link.count_received(now, before - input.len());
+        if done {
+            self.handshake = None;
+            self.core.connect();
+        }
+        Ok(done)
+    }
+
+    /// Bytes to send, in order; empties the buffer.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.core.link.out)
+    }
+
+    /// Queues a media message on our msid (Publishing only).
+    pub fn send_media(&mut self, kind: MediaKind, timestamp: Timestamp, payload: &[u8]) {
+        let core = &mut self.core;
+        debug_assert!(core.config.goal == Goal::Publish && core.phase == Phase::Running);
+        core.link
+            .send_message((kind.csid(), core.msid), kind.type_id(), timestamp, payload);
+    }
+
+    /// Queues the polite end of a publish: FCUnpublish and deleteStream; of a play: deleteStream.
+    ///
+    /// Nothing is queued before there is a stream to end.
+    pub fn finish(&mut self) {
+        let core = &mut self.core;
+        if !matches!(core.phase, Phase::Starting | Phase::Running) {
+            return;
+        }
+        if core.config.goal == Goal::Publish {
+            let name = Value::string(&*core.config.stream);
+            core.call("FCUnpublish", transaction::FC_UNPUBLISH, vec![name]);
+        }
+        let msid = Value::Number(f64::from(core.msid));
+        core.call("deleteStream", transaction::DELETE_STREAM, vec![msid]);
+        core.phase = Phase::Finishing;
+    }
+
+    /// Checks the deadlines that are due.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.core.now = now;
+        if self.core.deadline.is_some_and(|at| now >= at) {
+            return Err(SessionError::Timeout(
+                match (&self.handshake, self.core.phase) {
+                    (Some(_), _) => "handshake not finished",
+                    (None, Phase::Connecting) => "no answer to connect",
+                    (None, Phase::Creating) => "no answer to createStream",
+                    _ => match self.core.config.goal {
+                        Goal::Publish => "no answer to publish",
+                        Goal::Play => "no answer to play",
+                    },
+                },
+            ));
+        }
+        if self.reader.is_mid_message() && now >= self.core.link.message_deadline() {
+            return Err(SessionError::Timeout("a message begun was not finished"));
+        }
+        Ok(())
+    }
+
+    /// When `handle_timeout` is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let message = self
+            .reader
+            .is_mid_message()
+            .then(|| self.core.link.message_deadline());
+        message.into_iter().chain(self.core.deadline).min()
+    }
+
+    /// Whether `take_output` would give something.
+    pub fn has_output(&self) -> bool {
+        !self.core.link.out.is_empty()
+    }
+
+    /// Bytes received, handshake included.
+    pub fn bytes_received(&self) -> u64 {
+        self.core.link.received()
+    }
+}
+
+/// Everything but the reader, so that a message borrowed from there can be dealt with.
+#[derive(Debug)]
+struct Core {
+    link: Link,
+    config: ClientConfig,
+    phase: Phase,
+    /// Until the stream starts.
+    deadline: Option<Instant>,
+    /// Our message stream, once there is one.
+    msid: u32,
+    /// `Finished` was told, and no media came since.
+    finished: bool,
+    /// The last WindowAckSize sent, bytes.
+    sent_ack_window: u32,
+    /// The latest time told.
+    now: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Shaking hands, then waiting for the answer to `connect`.
+    Connecting,
+    /// Waiting for the answer to `createStream`.
+    Creating,
+    /// Waiting for Publish.Start or Play.Start.
+    Starting,
+    Running,
+    /// We have said goodbye.
+    Finishing,
+}
+
+impl Core {
+    /// Queues SetChunkSize and `connect`.
+    fn connect(&mut self) {
+        let config = &self.config;
+        let text = |s: &str| Value::string(s);
+        let mut object = vec![("app", text(&config.app))];
+        match config.goal {
+            Goal::Publish => {
+                object.push(("type", text("nonprivate")));
+                object.push(("flashVer", text(FLASH_VER_PUBLISH)));
+                object.push(("tcUrl", text(&config.tc_url)));
+            }
+            Goal::Play => {
+                object.push(("flashVer", text(FLASH_VER_PLAY)));
+                object.push(("tcUrl", text(&config.tc_url)));
+                object.push(("fpad", Value::Boolean(false)));
+                object.push(("capabilities", Value::Number(15.0)));
+                object.push(("audioCodecs", Value::Number(4071.0)));
+                object.push(("videoCodecs", Value::Number(252.0)));
+                object.push(("videoFunction", Value::Number(1.0)));
+            }
+        }
+        object.push(("fourCcList", Value::StrictArray(vec![text("*")])));
+        object.push(("capsEx", Value::Number(super::status::CAPS_EX)));
+        if let Some((id, hops)) = &config.forwarder {
+            let hops = Value::Number(f64::from(*hops));
+            object.push((
+                "forwarder",
+                Value::object([("id", text(id)), ("hops", hops)]),
+            ));
+        }
+        if config.goal == Goal::Publish {
+            self.link.set_chunk_size(config.chunk_size);
+        }
+        let args = vec![Value::object(object)];
+        self.link
+            .send_command((csid::COMMAND, 0), "connect", transaction::CONNECT, args);
+    }
+
+    /// Queues a call with a null command object.
+    fn call(&mut self, name: &str, transaction: f64, args: Vec<Value>) {
+        self.call_on((csid::COMMAND, 0), name, transaction, args);
+    }
+
+    /// As [`Core::call`], on a chunk stream and message stream.
+    fn call_on(&mut self, on: (u32, u32), name: &str, transaction: f64, mut args: Vec<Value>) {
+        args.insert(0, Value::Null);
+        self.link.send_command(on, name, transaction, args);
+    }
+}
