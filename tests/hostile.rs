@@ -2,130 +2,13 @@
 //! player on the same server loses nothing.
 mod common;
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
-use common::compare::{Start, assert_same_sequence};
-use common::media::Synthetic;
-use common::peer::{End, Live, Recorder};
+use common::cases::{Stage, Want, case, run};
 use common::raw::{Raw, chunk, control, message};
-use common::server::{Server, Setup};
-use common::{seconds, wait_until};
+use common::seconds;
+use common::server::Setup;
 use forwarder::rtmp::amf0::Value;
-
-/// How far a connection goes before the bad input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Fresh,
-    Handshaken,
-    Ready,
-    Publishing,
-}
-
-/// What is to happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Want {
-    /// Closed, and the log has a line about this peer.
-    Closed,
-    /// Closed; nothing to log.
-    Left,
-    /// Told by an error status, `_error` or `onStatus`; perhaps closed then.
-    Told(&'static str),
-    /// Nothing: the connection goes on.
-    Ignored,
-}
-
-struct Case {
-    what: &'static str,
-    stage: Stage,
-    send: fn(&mut Raw),
-    want: Want,
-}
-
-const fn case(what: &'static str, stage: Stage, want: Want, send: fn(&mut Raw)) -> Case {
-    Case {
-        what,
-        stage,
-        send,
-        want,
-    }
-}
-
-/// Runs `cases` against one server, each on a connection of its own, beside a publisher and a player.
-fn run(cases: &[Case]) {
-    let mut server = Setup::new().start();
-    let player = Recorder::start(server.rtmp, "live/healthy");
-    let live = Live::start(server.rtmp, "live/healthy", Synthetic::default());
-    wait_until("media", seconds(10), || player.count() > 10);
-    for (i, case) in cases.iter().enumerate() {
-        let mut raw = Raw::connect(server.rtmp);
-        match case.stage {
-            Stage::Fresh => {}
-            Stage::Handshaken => raw.handshake(),
-            Stage::Ready => raw.ready(),
-            Stage::Publishing => raw.publishing(&format!("case-{i}")),
-        }
-        (case.send)(&mut raw);
-        check(&server, case, &mut raw);
-        assert!(
-            server.is_running(),
-            "{}: the server died\n{}",
-            case.what,
-            server.log()
-        );
-        assert!(
-            !live.is_over() && !player.ended(),
-            "{}: others were disturbed",
-            case.what
-        );
-    }
-    live.wait_more(10);
-    let sent = live.stop(End::Polite);
-    let got = player.until_last(&sent, seconds(10));
-    assert_same_sequence("the healthy player", &sent, &got, Start::First);
-}
-
-#[track_caller]
-fn check(server: &Server, case: &Case, raw: &mut Raw) {
-    let what = case.what;
-    match case.want {
-        Want::Closed | Want::Left => {
-            assert!(
-                raw.is_closed_within(seconds(4)),
-                "{what}: still open; said {:?}",
-                raw.commands
-            );
-            if case.want == Want::Closed {
-                assert_logged_once(server, what, raw.local());
-            }
-        }
-        Want::Told(code) => raw.expect_in(what, code),
-        Want::Ignored => {
-            raw.command(
-                0,
-                "releaseStream",
-                77.0,
-                vec![Value::Null, Value::string("nothing")],
-            );
-            raw.expect_in(what, "_result");
-        }
-    }
-}
-
-/// One line, not more, says who was thrown out and why.
-#[track_caller]
-fn assert_logged_once(server: &Server, what: &str, peer: SocketAddr) {
-    let peer = peer.to_string();
-    let about = |log: &str| -> Vec<String> {
-        let complaint = |l: &&str| l.contains(&peer) && (l.contains("WARN") || l.contains("ERROR"));
-        log.lines().filter(complaint).map(str::to_owned).collect()
-    };
-    wait_until(&format!("{what}: a line about {peer}"), seconds(3), || {
-        !about(&server.log()).is_empty()
-    });
-    let lines = about(&server.log());
-    assert_eq!(lines.len(), 1, "{what}: {lines:#?}");
-}
 
 /// C0 and a C1 of plain zeros.
 fn hello(version: u8) -> Vec<u8> {
@@ -182,8 +65,8 @@ fn bad_handshakes() {
 }
 
 #[test]
-fn bad_chunks() {
-    use Stage::{Handshaken, Publishing, Ready};
+fn bad_chunk_sizes() {
+    use Stage::Ready;
     run(&[
         case("chunk size 0", Ready, Want::Closed, |raw| {
             raw.send(&control(1, &[0; 4]))
@@ -203,6 +86,13 @@ fn bad_chunks() {
         case("a storm of chunk sizes", Ready, Want::Closed, |raw| {
             raw.send(&control(1, &[0, 0, 0, 128]).repeat(1000));
         }),
+    ]);
+}
+
+#[test]
+fn bad_chunk_headers() {
+    use Stage::{Handshaken, Publishing, Ready};
+    run(&[
         case("a storm of chunk streams", Ready, Want::Closed, |raw| {
             for csid in 0..200 {
                 let first = chunk(0, 0, 1000, 9, 1, &[0; 128]);
@@ -278,8 +168,8 @@ fn bad_chunks() {
 }
 
 #[test]
-fn bad_messages() {
-    use Stage::{Publishing, Ready};
+fn bad_control_messages() {
+    use Stage::Ready;
     run(&[
         case("unknown types", Ready, Want::Ignored, |raw| {
             for kind in [7, 10, 14, 23, 200, 255] {
@@ -342,6 +232,13 @@ fn bad_messages() {
         case("a storm of acknowledgements", Ready, Want::Closed, |raw| {
             raw.send(&control(3, &[0, 0, 0, 1]).repeat(10_000));
         }),
+    ]);
+}
+
+#[test]
+fn bad_media() {
+    use Stage::Publishing;
+    run(&[
         case("video of 0 to 5 bytes", Publishing, Want::Ignored, |raw| {
             for len in 0..5 {
                 raw.send(&message(6, 9, 1, &[0x17, 0, 0, 0, 0][..len]));
@@ -399,6 +296,8 @@ fn bad_messages() {
         ),
     ]);
 }
+
+const REJECTED: &str = "NetConnection.Connect.Rejected";
 
 /// A command body: `call`, transaction 5, and then `rest`.
 fn call(rest: &[u8]) -> Vec<u8> {
@@ -465,9 +364,8 @@ fn bad_amf() {
 }
 
 #[test]
-fn bad_commands() {
-    use Stage::{Handshaken, Publishing, Ready};
-    const REJECTED: &str = "NetConnection.Connect.Rejected";
+fn commands_out_of_turn() {
+    use Stage::{Handshaken, Ready};
     run(&[
         case("play before connect", Handshaken, Want::Closed, |raw| {
             raw.play("healthy")
@@ -486,6 +384,13 @@ fn bad_commands() {
         case("a second connect", Ready, Want::Closed, |raw| {
             raw.connect_app("live", "rtmp://127.0.0.1/live");
         }),
+    ]);
+}
+
+#[test]
+fn bad_names() {
+    use Stage::{Handshaken, Ready};
+    run(&[
         case(
             "connect without app and tcUrl",
             Handshaken,
@@ -555,6 +460,13 @@ fn bad_commands() {
         case("play an empty name", Ready, Want::Told("error"), |raw| {
             raw.play("")
         }),
+    ]);
+}
+
+#[test]
+fn bad_use_of_a_message_stream() {
+    use Stage::{Publishing, Ready};
+    run(&[
         case("publish twice", Publishing, Want::Told("error"), |raw| {
             raw.publish("other")
         }),

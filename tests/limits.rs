@@ -85,7 +85,7 @@ fn an_interrupt_stops_at_once() {
 /// The exit code and what was printed.
 fn run(dir: &Path, file: &str, config: &str) -> (Option<i32>, String) {
     let path = dir.join(file);
-    std::fs::write(&path, config).unwrap();
+    std::fs::write(&path, config).expect("configuration");
     let mut process = spawn(dir, &path);
     let status = process.wait(seconds(10));
     (status.code(), process.log())

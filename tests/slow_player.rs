@@ -23,9 +23,9 @@ fn heavy() -> Synthetic {
 
 /// A player whose kernel takes little before the server feels it.
 fn slow_player(address: SocketAddr, path: &str) -> Recorder {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(64 << 10).unwrap();
-    socket.connect(&address.into()).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_recv_buffer_size(64 << 10).expect("socket");
+    socket.connect(&address.into()).expect("socket");
     let socket = TcpStream::from(socket);
     Recorder::of(Peer::on(socket, &address.to_string(), Goal::Play, path).started())
 }
