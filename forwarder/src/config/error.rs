@@ -116,24 +116,30 @@ pub(super) fn near_miss<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's edit distance.
+/// The edit distance that counts two swapped neighbours as one edit, for that is what fingers do
+/// (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let at = |row: &[usize], i: usize| row.get(i).copied().unwrap_or(usize::MAX / 2);
+    let mut two_up: Vec<usize> = Vec::new();
+    let mut up: Vec<usize> = (0..=b.len()).collect();
+    let mut before = None;
     for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
-            let substituted = diagonal + usize::from(from != *to);
-            diagonal = *cell;
-            left = substituted.min(diagonal + 1).min(left + 1);
-            *cell = left;
+        let mut row = vec![i + 1];
+        let mut left = None;
+        for (j, &to) in b.iter().enumerate() {
+            let mut best = at(&up, j) + usize::from(from != to);
+            best = best.min(at(&up, j + 1) + 1).min(at(&row, j) + 1);
+            if before == Some(to) && left == Some(from) {
+                best = best.min(at(&two_up, j.saturating_sub(1)) + 1);
+            }
+            row.push(best);
+            left = Some(to);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        two_up = std::mem::replace(&mut up, row);
+        before = Some(from);
     }
-    row.last().copied().unwrap_or(0)
+    at(&up, b.len())
 }
 
 #[cfg(test)]
@@ -146,7 +152,8 @@ mod tests {
             ("", "", 0),
             ("", "abc", 3),
             ("listen", "listen", 0),
-            ("lisetn", "listen", 2),
+            ("lisetn", "listen", 1),
+            ("play", "publish", 5),
         ] {
             assert_eq!(distance(a, b), want, "{a} {b}");
             assert_eq!(distance(b, a), want, "{b} {a}");

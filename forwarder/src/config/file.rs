@@ -173,31 +173,31 @@ fn explain(source: &Source, error: &toml::de::Error) -> ConfigError {
     let mend = if let Some(meant) = near_miss(key, known.iter().copied()) {
         format!("did you mean `{meant}`?")
     } else if let Some(section) = section_of(key) {
-        format!("`{key}` belongs in {section}")
+        format!("`{key}` belongs {section}")
     } else {
         format!("known here: {}", known.join(", "))
     };
     source.error(span, &format!("unknown key `{key}`\n{mend}"))
 }
 
-/// The table in which a key is known.
+/// Where a key is known.
 fn section_of(key: &str) -> Option<String> {
     let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).ok()?;
     if defaults.get(key).is_some_and(|value| !value.is_table()) {
-        return Some("the top level, above every [table]".to_owned());
+        return Some("at the top, above every [table]".to_owned());
     }
     for section in ["log", "http_api"] {
         if defaults.get(section)?.as_table()?.contains_key(key) {
-            return Some(format!("[{section}]"));
+            return Some(format!("in [{section}]"));
         }
     }
     let vhost = defaults.get("vhost")?.get(0)?.as_table()?;
     if vhost.contains_key(key) {
-        return Some("[[vhost]]".to_owned());
+        return Some("in [[vhost]]".to_owned());
     }
     for section in ["play", "publish", "forward"] {
         if vhost.get(section)?.as_table()?.contains_key(key) {
-            return Some(format!("[vhost.{section}]"));
+            return Some(format!("in [vhost.{section}]"));
         }
     }
     None
