@@ -192,7 +192,7 @@ fn parameters_are_forwarded_and_do_not_name_the_stream() {
     let sink = Sink::start(free_address());
     let master = Setup::new().forward_to(&[sink.address]).start();
     let player = Recorder::start(master.rtmp, "live/a?user=me");
-    let live = Live::start(master.rtmp, "live/a?token=x&sign=1/2", Synthetic::default());
+    let live = Live::start(master.rtmp, "live/a?token=x&sign=1-2", Synthetic::default());
     wait_until("media", seconds(5), || sink.count() > 60);
     let stream = master
         .stream("live/a")
@@ -204,7 +204,7 @@ fn parameters_are_forwarded_and_do_not_name_the_stream() {
     let received = &sink.received()[0];
     assert_eq!(
         (received.app.as_str(), received.stream.as_str()),
-        ("live", "a?token=x&sign=1/2")
+        ("live", "a?token=x&sign=1-2")
     );
 }
 

@@ -136,6 +136,14 @@ impl Peer {
         }
     }
 
+    /// Reads until the server closes, at most `within` the time.
+    fn drain(&mut self, within: Duration) {
+        let end = Instant::now() + within;
+        while !self.closed && Instant::now() < end {
+            self.pump(Duration::from_millis(50));
+        }
+    }
+
     /// Sends one message.
     pub fn send(&mut self, tag: &Tag) -> std::io::Result<()> {
         let kind = match tag.kind {
@@ -363,7 +371,6 @@ impl Live {
                 match end {
                     Some(End::Polite) => {
                         peer.finish();
-                        peer.pump(Duration::from_millis(200));
                         break;
                     }
                     Some(End::Abrupt) => break,
@@ -376,7 +383,9 @@ impl Live {
                     peer.pump(Duration::from_millis(1));
                 }
             }
-            drop(peer.socket.shutdown(Shutdown::Both));
+            // what was sent is to arrive: no reset by closing on unread bytes
+            drop(peer.socket.shutdown(Shutdown::Write));
+            peer.drain(seconds(1));
             Ok(())
         });
         Self {
