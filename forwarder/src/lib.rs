@@ -12,5 +12,9 @@ pub mod forward;
 pub mod http;
 pub mod hub;
 pub mod rtmp;
+pub mod server;
 pub mod status;
 pub mod telemetry;
+
+/// The program's version, with the git hash if it was built from a checkout.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("FORWARDER_GIT_SUFFIX"));

@@ -1,59 +1,100 @@
 //! Configuration: TOML or SRS `.conf` text to values that are valid because they exist.
-use std::net::SocketAddr;
+//!
+//! The words are SRS's. What a key may be is checked while it is read, so every refusal names its
+//! file and line, shows the text and says the mend.
+mod destination;
+mod error;
+mod file;
+mod serial;
+mod srs;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+pub use destination::{DEFAULT_PORT, Destination, DestinationError};
+pub use error::ConfigError;
+use error::Source;
+
+/// The vhost that serves every name no other vhost has.
+pub const DEFAULT_VHOST: &str = "__defaultVhost__";
+
+/// Largest configuration file; SRS's own `full.conf` has 80 KB.
+const MAX_FILE: u64 = 1 << 20;
+
 /// A whole, checked configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
-    /// RTMP listeners.
+    /// RTMP listeners: at least one, all different; port 0 takes a free port.
+    #[serde(serialize_with = "serial::write_list")]
     pub listen: Vec<SocketAddr>,
     /// Most connections at a time; more are closed on accept.
     pub max_connections: usize,
     /// Fan-out threads; 0: one per core.
     pub threads: usize,
     /// Where to write the process id, locked while running.
+    #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
     /// How long a graceful stop waits.
+    #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
     /// Logging.
     pub log: Log,
     /// HTTP API.
     pub http_api: HttpApi,
     /// At least one; names are unique.
+    #[serde(rename = "vhost")]
     pub vhosts: Vec<Vhost>,
 }
 
 /// `[log]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or an env-filter expression.
+    /// `error`, `warn`, `info`, `debug`, `trace`, `off`, or an env-filter expression.
+    #[serde(deserialize_with = "serial::level")]
     pub level: String,
     /// JSON lines instead of text.
     pub json: bool,
 }
 
 /// `[http_api]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HttpApi {
     /// Off by default.
     pub enabled: bool,
     /// `127.0.0.1:1985` by default.
+    #[serde(deserialize_with = "serial::listen")]
     pub listen: SocketAddr,
 }
 
 /// `[[vhost]]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Vhost {
     /// Its name; `__defaultVhost__` takes whatever matches no other.
+    #[serde(deserialize_with = "serial::vhost_name")]
     pub name: String,
     /// Off: everything to it is refused.
     pub enabled: bool,
-    /// Chunk size to clients, 128..=65536.
+    /// Chunk size to clients in bytes, 128..=65536.
+    #[serde(
+        deserialize_with = "serial::count::<_, _, { values::CHUNK_SIZE_MIN }, { values::CHUNK_SIZE_MAX }>"
+    )]
     pub chunk_size: u32,
-    /// WindowAckSize sent, bytes.
+    /// WindowAckSize sent, in bytes, at least 1.
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::ACK_SIZE_MAX }>")]
     pub out_ack_size: u32,
     /// Acknowledge each so many bytes; 0: as the peer asks.
+    #[serde(deserialize_with = "serial::count::<_, _, 0, { values::ACK_SIZE_MAX }>")]
     pub in_ack_size: u32,
     /// TCP_NODELAY once media flows.
     pub tcp_nodelay: bool,
@@ -66,70 +107,118 @@ pub struct Vhost {
 }
 
 /// `[vhost.play]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Play {
     /// Start late joiners at the newest keyframe.
     pub gop_cache: bool,
     /// Over so many messages the GOP is dropped.
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::GOP_FRAMES_MAX }>")]
     pub gop_cache_max_frames: usize,
     /// Over so many bytes the GOP is dropped.
+    #[serde(
+        deserialize_with = "serial::bytes",
+        serialize_with = "serial::write_bytes"
+    )]
     pub gop_cache_max_bytes: usize,
     /// A reader further behind than this (by arrival time) skips to the newest keyframe.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub queue_length: Duration,
     /// A reader further behind than this many bytes skips.
+    #[serde(
+        deserialize_with = "serial::bytes",
+        serialize_with = "serial::write_bytes"
+    )]
     pub queue_bytes: usize,
     /// Send at most this often (a floor on latency that saves CPU); 0: as data comes.
+    #[serde(
+        deserialize_with = "serial::duration",
+        serialize_with = "serial::write_duration"
+    )]
     pub mw_latency: Duration,
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
+    #[serde(
+        deserialize_with = "serial::duration",
+        serialize_with = "serial::write_duration"
+    )]
     pub keyframe_wait: Duration,
     /// A player whose socket takes nothing for so long is closed.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub write_timeout: Duration,
 }
 
 /// `[vhost.publish]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Publish {
     /// No message so long after publish: closed.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub firstpkt_timeout: Duration,
     /// No message for so long: closed.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub normal_timeout: Duration,
     /// How long players and forwards of a stream wait for its publisher to come back.
+    #[serde(
+        deserialize_with = "serial::duration",
+        serialize_with = "serial::write_duration"
+    )]
     pub grace: Duration,
 }
 
 /// `[vhost.forward]`
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Forward {
-    /// Off by default, as in SRS.
+    /// Off by default, as in SRS. On: there is a destination.
     pub enabled: bool,
-    /// Static destinations, each `host[:port]`.
+    /// Static destinations, each `host[:port]`, all different.
+    #[serde(
+        deserialize_with = "serial::destinations",
+        serialize_with = "serial::write_list"
+    )]
     pub destination: Vec<Destination>,
     /// How long a TCP connect may take.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub connect_timeout: Duration,
     /// Longest pause between attempts; the first retry is at once.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub retry_max: Duration,
     /// A destination that acknowledges nothing at TCP level for so long is dropped and redialled.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub hung_timeout: Duration,
     /// A destination further behind than this skips to the newest keyframe.
+    #[serde(
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
+    )]
     pub queue_length: Duration,
     /// As `queue_length`, in bytes.
+    #[serde(
+        deserialize_with = "serial::bytes",
+        serialize_with = "serial::write_bytes"
+    )]
     pub queue_bytes: usize,
-}
-
-/// Where to forward to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Destination {
-    /// Host name or address, IPv6 without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// What is wrong with a configuration: file, line, the offending text and the mend, rendered.
-#[derive(Debug, thiserror::Error)]
-#[error("{rendered}")]
-pub struct ConfigError {
-    rendered: String,
 }
 
 /// A loaded configuration and what to tell the operator about it.
@@ -141,23 +230,182 @@ pub struct Loaded {
     pub notes: Vec<String>,
 }
 
+// === impl Config ===
+
 impl Config {
     /// Loads `path`: `.toml` is TOML, anything else is told apart by its content.
-    pub fn load(_path: &Path) -> Result<Loaded, ConfigError> {
-        todo!()
+    pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+        let name = path.display().to_string();
+        let text = read_file(path)?;
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+            || looks_like_toml(&text)
+        {
+            return Ok(Loaded {
+                config: Self::from_toml(&text, &name)?,
+                notes: Vec::new(),
+            });
+        }
+        srs::import(&name, &text, path.parent())
     }
+
+    /// Reads TOML text; errors name it `file_name`.
+    pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
+        file::read(&Source {
+            name: file_name.to_owned(),
+            text: text.to_owned(),
+        })
+    }
+
+    /// Reads the text of an SRS `.conf`. There is no directory to include from, so `include` is
+    /// an error here.
+    pub fn from_srs_conf(text: &str) -> Result<Loaded, ConfigError> {
+        srs::import("srs.conf", text, None)
+    }
+
+    /// Imports an SRS `.conf` file with what it includes, whatever its name and content look like.
+    pub fn import(path: &Path) -> Result<Loaded, ConfigError> {
+        srs::import(
+            &path.display().to_string(),
+            &read_file(path)?,
+            path.parent(),
+        )
+    }
+
     /// The vhost that serves `name`: the exact one, else `__defaultVhost__`, if it is enabled.
-    pub fn vhost(&self, _name: &str) -> Option<&Vhost> {
-        todo!()
+    pub fn vhost(&self, name: &str) -> Option<&Vhost> {
+        let named = |name: &str| self.vhosts.iter().find(|vhost| vhost.name == name);
+        named(name)
+            .or_else(|| named(DEFAULT_VHOST))
+            .filter(|vhost| vhost.enabled)
     }
+
     /// The configuration as TOML text that loads to the same value.
     pub fn to_toml(&self) -> String {
-        todo!()
+        toml::to_string(self).expect("tables, strings, booleans and small integers all have a form")
     }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        todo!()
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))],
+            max_connections: 10_000,
+            threads: 0,
+            pid: None,
+            drain_timeout: Duration::from_secs(30),
+            log: Log::default(),
+            http_api: HttpApi::default(),
+            vhosts: vec![Vhost::default()],
+        }
     }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            json: false,
+        }
+    }
+}
+
+impl Default for HttpApi {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)),
+        }
+    }
+}
+
+impl Default for Vhost {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_VHOST.to_owned(),
+            enabled: true,
+            // SRS sends 60000. 16 KB costs one header byte in a thousand at most, keeps audio from
+            // waiting behind a whole keyframe on a slow link, and what pads an open message when a
+            // spliced leg changes its source is never more than this.
+            chunk_size: 16_384,
+            out_ack_size: 2_500_000,
+            in_ack_size: 0,
+            // Everything that is ready is written with one call, so Nagle could merge nothing: it
+            // would only hold the tail of a frame until the peer's delayed ACK.
+            tcp_nodelay: true,
+            play: Play::default(),
+            publish: Publish::default(),
+            forward: Forward::default(),
+        }
+    }
+}
+
+impl Default for Play {
+    fn default() -> Self {
+        Self {
+            gop_cache: true,
+            gop_cache_max_frames: 2500,
+            gop_cache_max_bytes: 32 << 20,
+            queue_length: Duration::from_secs(10),
+            queue_bytes: 16 << 20,
+            mw_latency: Duration::ZERO,
+            keyframe_wait: Duration::from_secs(3),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self {
+            firstpkt_timeout: Duration::from_secs(20),
+            normal_timeout: Duration::from_secs(30),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            destination: Vec::new(),
+            connect_timeout: Duration::from_secs(3),
+            retry_max: Duration::from_secs(3),
+            hung_timeout: Duration::from_secs(10),
+            queue_length: Duration::from_secs(10),
+            queue_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A configuration file's text. SRS's users write comments in other encodings than UTF-8; what is
+/// not UTF-8 becomes U+FFFD, which both forms refuse where it matters.
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| ConfigError::whole(&name, &error.to_string()))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(ConfigError::whole(
+            &name,
+            "larger than 1 MiB: not a configuration",
+        ));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether the first line that says anything is a table or an assignment; SRS has neither.
+fn looks_like_toml(text: &str) -> bool {
+    let first = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with('#'));
+    first.is_some_and(|line| {
+        let after_key =
+            line.trim_start_matches(|c: char| c.is_alphanumeric() || "_-.\"".contains(c));
+        line.starts_with('[') || after_key.trim_start().starts_with('=')
+    })
 }

@@ -1,1 +1,105 @@
-//! conn
+//! Sockets: the listeners, the shards that own every connection, and the drivers of the sessions.
+//!
+//! A shard is a thread with a runtime of its own and a share of the sockets. A connection lives its
+//! whole life on one shard; what shards share is the hub and counters.
+
+mod connection;
+mod fanout;
+mod listener;
+mod play;
+mod shard;
+mod socket;
+mod subscriber;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+pub use fanout::Subscription;
+pub use listener::{Acceptor, bind};
+pub use shard::{Shard, ShardHandle, Shards};
+pub use socket::tune_outgoing;
+pub use subscriber::{State as SubscriberState, SubscriberOptions};
+
+use crate::config::{Config, Vhost};
+use crate::hub::{Hub, LogLimits, StreamOptions};
+
+/// What every part of the process shares.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The streams.
+    pub hub: Arc<Hub>,
+    /// Our name for the loop guard: random, new at each start.
+    pub instance: String,
+    /// Counters since start.
+    pub totals: Totals,
+    /// Cancelled when the process shall stop gracefully.
+    pub stop: CancellationToken,
+    /// When the process started.
+    pub started: Instant,
+    noise: Mutex<(Option<Instant>, u32)>,
+}
+
+/// Counters of the process.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "see crate::status::Totals")]
+pub struct Totals {
+    pub open: AtomicUsize,
+    pub connections: AtomicU64,
+    pub refused: AtomicU64,
+    pub errors: AtomicU64,
+    pub received_bytes: AtomicU64,
+    pub sent_bytes: AtomicU64,
+    pub skips: AtomicU64,
+}
+
+impl Context {
+    /// A context for `config`.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config: Arc::new(config),
+            hub: Arc::default(),
+            instance: format!("{:016x}", rand::random::<u64>()),
+            totals: Totals::default(),
+            stop: CancellationToken::new(),
+            started: Instant::now(),
+            noise: Mutex::default(),
+        }
+    }
+
+    /// Whether one more line about a misbehaving peer may be logged this second. A flood of bad
+    /// connections must not become a flood of lines; `Some(n)`: n lines were left out before this.
+    pub(crate) fn may_complain(&self, now: Instant) -> Option<u32> {
+        let mut noise = self.noise.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, n) = &mut *noise;
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+            *since = Some(now);
+            return Some(std::mem::replace(n, 1).saturating_sub(COMPLAINTS_PER_SECOND));
+        }
+        *n += 1;
+        (*n <= COMPLAINTS_PER_SECOND).then_some(0)
+    }
+}
+
+impl Totals {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// What a stream of `vhost` is made with.
+pub fn stream_options(vhost: &Vhost) -> StreamOptions {
+    let log = LogLimits {
+        chunk_size: vhost.chunk_size,
+        gop_bytes: vhost.play.gop_cache_max_bytes,
+        gop_messages: vhost.play.gop_cache_max_frames,
+    };
+    StreamOptions { log, grace: vhost.publish.grace }
+}
+
+/// Most lines a second about peers that misbehave.
+const COMPLAINTS_PER_SECOND: u32 = 20;

@@ -1,1 +1,141 @@
-//! hub
+//! The hub: every stream of the process, its media log, and who reads it from where.
+//!
+//! Knows no sockets and no configuration file. A publisher appends each message once; a shard reads
+//! it through a [`View`] and its subscribers are mere offsets into that.
+
+mod headers;
+mod index;
+mod log;
+#[expect(unsafe_code, reason = "memory that one thread appends to while others read")]
+mod segment;
+mod stream;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+pub use headers::{Headers, Target};
+pub use index::{Entry, EntryKind};
+pub use log::{LOG_MSID, LogLimits, Wake};
+pub use segment::SEGMENT_BYTES;
+pub use stream::{Counters, Phase, Publisher, Source, Stream, StreamOptions};
+pub use view::{LagLimits, Start, View, Wish};
+
+use crate::rtmp::url::StreamKey;
+
+/// The stream has a publisher already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream is being published already")]
+pub struct Busy;
+
+/// Counts changes of what is published, so that one who follows can look again.
+#[derive(Debug)]
+pub struct Changes {
+    generation: watch::Sender<u64>,
+}
+
+impl Changes {
+    fn bump(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+/// All streams.
+#[derive(Debug)]
+pub struct Hub {
+    streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
+    changes: Arc<Changes>,
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new() -> Self {
+        let changes = Arc::new(Changes { generation: watch::Sender::new(0) });
+        Self { streams: Mutex::default(), changes }
+    }
+
+    /// Becomes the publisher of `key`.
+    pub fn publish(
+        &self,
+        key: &StreamKey,
+        options: StreamOptions,
+        source: Source,
+        now: Instant,
+    ) -> Result<Publisher, Busy> {
+        let mut streams = self.lock();
+        loop {
+            let stream = entry(&mut streams, key, options, now);
+            match stream.begin(source.clone()) {
+                Some(true) => {
+                    drop(streams);
+                    return Ok(Publisher::new(stream, Arc::clone(&self.changes)));
+                }
+                Some(false) => return Err(Busy),
+                // It ended a moment ago and was not swept yet: this publisher makes a new one.
+                None => _ = streams.remove(key),
+            }
+        }
+    }
+
+    /// The stream `key`, made if it is not there: its readers wait for a publisher.
+    pub fn stream(&self, key: &StreamKey, options: StreamOptions, now: Instant) -> Arc<Stream> {
+        let mut streams = self.lock();
+        if streams.get(key).is_some_and(|stream| stream.phase() == Phase::Ended) {
+            streams.remove(key);
+        }
+        entry(&mut streams, key, options, now)
+    }
+
+    /// Every stream, in no order.
+    pub fn list(&self) -> Vec<Arc<Stream>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Tells of each begin and end of a publish.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.generation.subscribe()
+    }
+
+    /// Ends streams whose grace time is over and forgets those nobody knows any more.
+    pub fn sweep(&self, now: Instant) {
+        self.lock().retain(|_, stream| {
+            let ended = stream.expire(Some(now));
+            // Only the map can hand out new references, and it is locked.
+            let unused = Arc::strong_count(stream) == 1 && stream.phase() == Phase::Waiting;
+            !ended && !unused
+        });
+    }
+
+    /// Ends every stream that has no publisher (any more): the process stops.
+    pub fn end_all(&self) {
+        for stream in self.list() {
+            stream.expire(None);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, Arc<Stream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn entry(
+    streams: &mut HashMap<StreamKey, Arc<Stream>>,
+    key: &StreamKey,
+    options: StreamOptions,
+    now: Instant,
+) -> Arc<Stream> {
+    let make = || Arc::new(Stream::new(key.clone(), options, now));
+    Arc::clone(streams.entry(key.clone()).or_insert_with(make))
+}

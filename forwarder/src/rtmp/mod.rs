@@ -12,6 +12,9 @@ pub mod message;
 pub mod session;
 pub mod url;
 
+#[cfg(test)]
+mod golden;
+
 /// A 32-bit millisecond timestamp that wraps every 49.7 days (RTMP 1.0 section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timestamp(pub u32);

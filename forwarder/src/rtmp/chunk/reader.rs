@@ -125,8 +125,8 @@ impl ChunkReader {
             let stream = &self.streams[chunk.index];
             if stream.missing() == 0 {
                 self.partial -= stream.body().len();
-                self.end_message(chunk.index, first_word(stream.body()))?;
                 self.lent = Some(chunk.index);
+                self.end_message(chunk.index, first_word(stream.body()))?;
                 let stream = &self.streams[chunk.index];
                 return Ok(Some(stream.message(stream.body())));
             }

@@ -152,3 +152,113 @@ mod event {
     pub(super) const PING_REQUEST: u16 = 6;
     pub(super) const PING_RESPONSE: u16 = 7;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtmp::chunk::ChunkReader;
+
+    #[test]
+    fn encoded_messages_are_read_back() {
+        let messages = [
+            Control::SetChunkSize(4096),
+            Control::Abort(6),
+            Control::Acknowledgement(u32::MAX),
+            Control::User(UserControl::StreamBegin(1)),
+            Control::User(UserControl::StreamEof(1)),
+            Control::User(UserControl::StreamDry(1)),
+            Control::User(UserControl::SetBufferLength { msid: 1, ms: 3000 }),
+            Control::User(UserControl::StreamIsRecorded(1)),
+            Control::User(UserControl::PingRequest(77)),
+            Control::User(UserControl::PingResponse(77)),
+            Control::User(UserControl::Unknown(31)),
+            Control::WindowAckSize(2_500_000),
+            Control::SetPeerBandwidth(2_500_000, 1),
+        ];
+        let mut wire = Vec::new();
+        messages
+            .iter()
+            .for_each(|message| message.encode(&mut wire));
+        let (mut reader, mut input) = (ChunkReader::new(), &wire[..]);
+        for expected in messages {
+            let message = reader.read(&mut input).unwrap().unwrap();
+            assert_eq!((message.csid, message.msid, message.timestamp.0), (2, 0, 0));
+            assert_eq!(
+                Control::parse(message.kind, message.payload),
+                Some(expected)
+            );
+        }
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn bytes_on_the_wire() {
+        let mut wire = Vec::new();
+        Control::User(UserControl::StreamBegin(1)).encode(&mut wire);
+        assert_eq!(wire, b"\x02\0\0\0\0\0\x06\x04\0\0\0\0\0\0\0\0\0\x01");
+    }
+
+    #[test]
+    fn short_long_and_foreign_bodies() {
+        let user = |event| Some(Control::User(event));
+        let cases: [(&str, u8, &[u8], Option<Control>); 18] = [
+            ("SetChunkSize without a body", 1, b"", None),
+            ("SetChunkSize of 3 bytes", 1, b"\0\0\x10", None),
+            (
+                "SetChunkSize of 5 bytes",
+                1,
+                b"\0\0\x10\0\x07",
+                Some(Control::SetChunkSize(4096)),
+            ),
+            ("Abort of 3 bytes", 2, b"\0\0\x06", None),
+            ("Acknowledgement of 3 bytes", 3, b"\0\0\x06", None),
+            (
+                "WindowAckSize of 0",
+                5,
+                b"\0\0\0\0",
+                Some(Control::WindowAckSize(0)),
+            ),
+            ("WindowAckSize of 3 bytes", 5, b"\0\0\0", None),
+            ("SetPeerBandwidth of 4 bytes", 6, b"\0\0\0\x01", {
+                Some(Control::SetPeerBandwidth(1, 2))
+            }),
+            ("SetPeerBandwidth of 5 bytes", 6, b"\0\0\0\x01\0", {
+                Some(Control::SetPeerBandwidth(1, 0))
+            }),
+            ("SetPeerBandwidth of 3 bytes", 6, b"\0\0\0", None),
+            ("user control without a body", 4, b"", None),
+            ("user control of 1 byte", 4, b"\0", None),
+            ("ping of 5 bytes", 4, b"\0\x06\0\0\0", None),
+            ("ping of 10 bytes", 4, b"\0\x06\0\0\0\x09\0\0\0\0", {
+                user(UserControl::PingRequest(9))
+            }),
+            (
+                "SetBufferLength of 9 bytes",
+                4,
+                b"\0\x03\0\0\0\x01\0\0\0",
+                None,
+            ),
+            (
+                "SetBufferLength of all bits",
+                4,
+                b"\0\x03\0\0\0\x01\xff\xff\xff\xff",
+                {
+                    user(UserControl::SetBufferLength {
+                        msid: 1,
+                        ms: u32::MAX,
+                    })
+                },
+            ),
+            (
+                "SWF verification",
+                4,
+                b"\0\x1a\x01",
+                user(UserControl::Unknown(26)),
+            ),
+            ("audio", 8, b"\0\0\0\0\0", None),
+        ];
+        for (name, kind, body, expected) in cases {
+            assert_eq!(Control::parse(kind, body), expected, "{name}");
+        }
+    }
+}

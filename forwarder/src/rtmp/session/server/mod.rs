@@ -112,7 +112,7 @@ impl ServerSession {
             return Ok(None);
         };
         self.core.link.begin_message(now);
-        if message.kind == kind::AGGREGATE {
+        if message.kind == kind::AGGREGATE && self.core.streams.is_publishing(message.msid) {
             self.held = Some(Box::new(Held::split(&message)));
             return Ok(Some(ServerEvent::Progress));
         }
@@ -145,10 +145,11 @@ impl ServerSession {
     /// streams, and FFmpeg takes over the size it is told.
     pub fn accept_connect(&mut self) {
         let core = &mut self.core;
-        let Phase::Deciding(asked) = std::mem::replace(&mut core.phase, Phase::Connected) else {
+        let Phase::Deciding(asked) = core.phase else {
             debug_assert!(false, "no connect to answer");
             return;
         };
+        core.phase = Phase::Connected;
         core.link
             .send(&Control::WindowAckSize(core.config.out_ack_size));
         core.link.send(&Control::SetPeerBandwidth(
@@ -159,6 +160,16 @@ impl ServerSession {
         let result = status::connect_result(asked.object_encoding, asked.enhanced);
         core.reply("_result", asked.transaction, result);
         core.watch_idle();
+    }
+
+    /// Sets the chunk size to announce: with the answer to `connect` if that was not given yet,
+    /// else at once. Not for a publisher that was accepted.
+    pub fn set_chunk_size(&mut self, size: u32) {
+        let core = &mut self.core;
+        if matches!(core.phase, Phase::Connected) && core.config.chunk_size != size {
+            core.link.set_chunk_size(size);
+        }
+        core.config.chunk_size = size;
     }
 
     /// Refuses `connect`: `_error` with `NetConnection.Connect.Rejected`; then close.
@@ -178,10 +189,11 @@ impl ServerSession {
         let Some(stream) = core.streams.get_mut(msid) else {
             return;
         };
-        let State::AskedPublish(name) = std::mem::replace(&mut stream.state, State::Idle) else {
+        let State::AskedPublish(name) = &mut stream.state else {
             debug_assert!(false, "no publish to answer");
             return;
         };
+        let name = std::mem::take(name);
         let details = name.to_string();
         stream.state = State::Publishing(name);
         core.last_media = Some(now);

@@ -1,0 +1,262 @@
+//! `forwarder status`
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{Failure, complain, say};
+use crate::config::DEFAULT_VHOST;
+use crate::status::{ForwardStatus, Snapshot, StreamStatus};
+
+/// Everything a server on this machine has to say fits into a moment.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Ten thousand streams with ten destinations each stay below this.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Show what a running server does
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Address of its HTTP API
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1985")]
+    api: String,
+    /// Print the API's JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match answer(args) {
+        Ok(text) => {
+            say(&text);
+            Ok(())
+        }
+        Err(error) => {
+            complain(&format!("{}: {error:#}", args.api));
+            Err(Failure::Runtime)
+        }
+    }
+}
+
+fn answer(args: &Args) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let body = runtime.block_on(async {
+        let asked = tokio::time::timeout(TIMEOUT, ask(&args.api)).await;
+        asked.unwrap_or_else(|_| bail!("no answer within {} s", TIMEOUT.as_secs()))
+    })?;
+    if args.json {
+        return Ok(String::from_utf8_lossy(&body).into_owned());
+    }
+    let snapshot = serde_json::from_slice(&body).context("the answer is not forwarder's")?;
+    Ok(table(&snapshot))
+}
+
+/// Asks the API at `address`, `host:port`.
+pub(super) async fn ask(address: &str) -> anyhow::Result<Bytes> {
+    let socket = TcpStream::connect(address)
+        .await
+        .context("cannot connect (is [http_api] enabled there?)")?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let request = Request::get("/api/v1/status")
+        .header(header::HOST, address)
+        .body(Empty::<Bytes>::new())
+        .context("not an address")?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        ensure!(status == StatusCode::OK, "the server answers {status}");
+        let body = Limited::new(response.into_body(), MAX_ANSWER)
+            .collect()
+            .await;
+        Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // The connection may be through as soon as the answer is complete.
+        _ = connection => exchange.await,
+    }
+}
+
+/// The snapshot for people.
+pub(super) fn table(snapshot: &Snapshot) -> String {
+    let mut text = format!(
+        "forwarder {}, pid {}, up {}, {} connections, splice {}\nlistening on {}\n",
+        snapshot.version,
+        snapshot.pid,
+        uptime(snapshot.uptime_s),
+        snapshot.connections,
+        snapshot.splice,
+        snapshot.listen.join(", "),
+    );
+    let totals = &snapshot.totals;
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "since start: {} connections, {} refused, {} errors, {} received, {} sent, {} skips\n",
+        totals.connections,
+        totals.refused,
+        totals.errors,
+        size(totals.received_bytes),
+        size(totals.sent_bytes),
+        totals.skips,
+    );
+    if snapshot.streams.is_empty() {
+        text.push_str("no streams\n");
+        return text;
+    }
+    let head = [
+        "STREAM",
+        "STATE",
+        "PLAYERS",
+        "BITRATE",
+        "CODECS",
+        "SKIPS",
+        "PUBLISHER",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(snapshot.streams.iter().map(stream_row));
+    text.push_str(&aligned(&rows));
+
+    let forwards: Vec<_> = snapshot
+        .streams
+        .iter()
+        .flat_map(|stream| stream.forwards.iter().map(move |forward| (stream, forward)))
+        .collect();
+    if !forwards.is_empty() {
+        let head = [
+            "FORWARD",
+            "DESTINATION",
+            "STATE",
+            "LAG",
+            "ATTEMPTS",
+            "SENT",
+            "SKIPS",
+            "LAST ERROR",
+        ];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(
+            forwards
+                .into_iter()
+                .map(|(stream, forward)| forward_row(stream, forward)),
+        );
+        text.push('\n');
+        text.push_str(&aligned(&rows));
+    }
+    text
+}
+
+fn stream_row(stream: &StreamStatus) -> [String; 7] {
+    let codecs = match (stream.video.as_str(), stream.audio.as_str()) {
+        ("", "") => "-".to_owned(),
+        ("", one) | (one, "") => one.to_owned(),
+        (video, audio) => format!("{video} {audio}"),
+    };
+    [
+        name(stream),
+        stream.state.clone(),
+        stream.players.to_string(),
+        bitrate(stream.bitrate_bps),
+        codecs,
+        stream.skips.to_string(),
+        or_dash(&stream.publisher),
+    ]
+}
+
+fn forward_row(stream: &StreamStatus, forward: &ForwardStatus) -> [String; 8] {
+    let state = match forward.next_retry_ms {
+        0 => forward.state.clone(),
+        ms => format!("{} {ms} ms", forward.state),
+    };
+    [
+        name(stream),
+        forward.destination.clone(),
+        state,
+        format!("{} ms", forward.lag_ms),
+        forward.attempt.to_string(),
+        size(forward.sent_bytes),
+        forward.skips.to_string(),
+        or_dash(&forward.last_error),
+    ]
+}
+
+fn name(stream: &StreamStatus) -> String {
+    if stream.vhost == DEFAULT_VHOST {
+        format!("{}/{}", stream.app, stream.stream)
+    } else {
+        format!("{}/{}/{}", stream.vhost, stream.app, stream.stream)
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Columns as wide as their widest cell, two spaces apart; the last one as it comes.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    // What a peer named may not move the terminal's cursor.
+    let clean = |cell: &String| cell.replace(char::is_control, "?");
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(clean)).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{seconds:02}s"),
+        (0, _, _) => format!("{hours}h{minutes:02}m"),
+        _ => format!("{days}d{hours:02}h"),
+    }
+}
+
+fn bitrate(bps: u64) -> String {
+    scaled(bps, 1000, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
+}
+
+fn size(bytes: u64) -> String {
+    scaled(bytes, 1024, ["B", "KiB", "MiB", "GiB"])
+}
+
+/// One decimal in the largest unit that leaves at least 1.
+fn scaled(value: u64, step: u64, units: [&str; 4]) -> String {
+    let (mut tenths, mut chosen) = (value.saturating_mul(10), units[0]);
+    for unit in &units[1..] {
+        if tenths < step.saturating_mul(10) {
+            break;
+        }
+        tenths /= step;
+        chosen = unit;
+    }
+    if chosen == units[0] {
+        format!("{value} {chosen}")
+    } else {
+        format!("{}.{} {chosen}", tenths / 10, tenths % 10)
+    }
+}

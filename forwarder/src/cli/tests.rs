@@ -1,0 +1,195 @@
+//! What the command line promises.
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::Config;
+use crate::status::{ForwardStatus, Snapshot, StreamStatus, Totals};
+
+#[test]
+fn clap_finds_no_fault() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn both_ways_of_saying_it_are_understood() {
+    let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+    let bare = parse("forwarder -c f").expect("run");
+    assert_eq!(
+        (bare.config.as_deref(), bare.test),
+        (Some(Path::new("f")), false)
+    );
+    let test = parse("forwarder -t -c f").expect("check");
+    assert_eq!(
+        (test.config.as_deref(), test.test),
+        (Some(Path::new("f")), true)
+    );
+    for line in [
+        "forwarder run -c f",
+        "forwarder check -c f --print",
+        "forwarder import f",
+        "forwarder status",
+        "forwarder status --api [::1]:1985 --json",
+    ] {
+        assert!(parse(line).is_ok_and(|cli| cli.command.is_some()), "{line}");
+    }
+    for line in [
+        "forwarder",
+        "forwarder run",
+        "forwarder -t",
+        "forwarder -c f status",
+    ] {
+        assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");
+    }
+    for line in [
+        "forwarder -v",
+        "forwarder -V",
+        "forwarder --version",
+        "forwarder --help",
+    ] {
+        assert!(
+            parse(line).is_err_and(|error| !error.use_stderr()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_configuration_is_refused_by_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("a.toml");
+    std::fs::write(&config, "listne = 1935").expect("a file");
+    let test = Cli {
+        config: Some(config.clone()),
+        test: true,
+        version: None,
+        command: None,
+    };
+    assert_eq!(dispatch(test), Err(Failure::Refused));
+    let run = Cli {
+        config: Some(config.clone()),
+        test: false,
+        version: None,
+        command: None,
+    };
+    assert_eq!(dispatch(run), Err(Failure::Refused));
+    assert_eq!(
+        check::run(&check::Args {
+            config,
+            print: true
+        }),
+        Err(Failure::Refused)
+    );
+}
+
+#[test]
+fn an_import_loads_to_the_same_and_carries_its_notes() {
+    let loaded = Config::from_srs_conf("listen 1936; daemon on;").expect("a configuration");
+    let text = import::translation("a\nb.conf", &loaded);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("# imported from a?b.conf"));
+    assert!(
+        lines
+            .next()
+            .is_some_and(|line| line.starts_with("# srs.conf:1: `daemon on`"))
+    );
+    assert_eq!(Config::from_toml(&text, "f").expect("TOML"), loaded.config);
+}
+
+#[tokio::test]
+async fn status_asks_the_api() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(crate::http::serve(listener, snapshot, shutdown.clone()));
+    let body = status::ask(&address).await.expect("an answer");
+    assert_eq!(
+        serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"),
+        snapshot()
+    );
+    shutdown.cancel();
+    serving.await.expect("no panic").expect("a clean end");
+    assert!(status::ask(&address).await.is_err());
+}
+
+#[test]
+fn status_is_a_table() {
+    assert_eq!(
+        status::table(&snapshot()),
+        "\
+forwarder 0.1.0, pid 4711, up 1h01m, 14 connections, splice user (not built)
+listening on 0.0.0.0:1935, [::]:1936
+since start: 20 connections, 1 refused, 2 errors, 1.5 GiB received, 3.0 KiB sent, 5 skips
+
+STREAM             STATE    PLAYERS  BITRATE     CODECS    SKIPS  PUBLISHER
+live/livestream    live     12       2.5 Mbit/s  h264 aac  0      10.0.0.1:5000
+v.test/live/b?[2J  waiting  0        0 bit/s     -         0      -
+
+FORWARD          DESTINATION      STATE           LAG    ATTEMPTS  SENT     SKIPS  LAST ERROR
+live/livestream  127.0.0.1:19351  forwarding      12 ms  0         1.0 KiB  0      -
+live/livestream  127.0.0.1:19352  waiting 350 ms  0 ms   4         0 B      1      connection refused
+"
+    );
+    let idle = status::table(&Snapshot::default());
+    assert!(idle.ends_with("\n\nno streams\n"), "{idle}");
+}
+
+fn snapshot() -> Snapshot {
+    let forwarding = ForwardStatus {
+        destination: "127.0.0.1:19351".into(),
+        state: "forwarding".into(),
+        sent_bytes: 1024,
+        lag_ms: 12,
+        ..ForwardStatus::default()
+    };
+    let waiting = ForwardStatus {
+        destination: "127.0.0.1:19352".into(),
+        state: "waiting".into(),
+        attempt: 4,
+        next_retry_ms: 350,
+        last_error: "connection refused".into(),
+        skips: 1,
+        ..ForwardStatus::default()
+    };
+    let live = StreamStatus {
+        vhost: "__defaultVhost__".into(),
+        app: "live".into(),
+        stream: "livestream".into(),
+        state: "live".into(),
+        publisher: "10.0.0.1:5000".into(),
+        players: 12,
+        bitrate_bps: 2_512_000,
+        video: "h264".into(),
+        audio: "aac".into(),
+        forwards: vec![forwarding, waiting],
+        ..StreamStatus::default()
+    };
+    let odd = StreamStatus {
+        vhost: "v.test".into(),
+        app: "live".into(),
+        stream: "b\u{1b}[2J".into(),
+        state: "waiting".into(),
+        ..StreamStatus::default()
+    };
+    Snapshot {
+        version: "0.1.0".into(),
+        pid: 4711,
+        uptime_s: 3_700,
+        connections: 14,
+        splice: "user (not built)".into(),
+        listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
+        streams: vec![live, odd],
+        totals: Totals {
+            connections: 20,
+            refused: 1,
+            errors: 2,
+            received_bytes: 3 << 29,
+            sent_bytes: 3 << 10,
+            skips: 5,
+        },
+    }
+}

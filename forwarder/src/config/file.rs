@@ -1,0 +1,207 @@
+//! The TOML form.
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use toml::Spanned;
+
+use super::error::{ConfigError, NOT_UTF8, Source, near_miss};
+use super::{Config, HttpApi, Log, Vhost, serial, values};
+
+/// Reads a whole TOML configuration.
+pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
+    if let Some(at) = source.text.find(char::REPLACEMENT_CHARACTER) {
+        return Err(source.error(at..at, NOT_UTF8));
+    }
+    let file: File = toml::from_str(&source.text).map_err(|error| explain(source, &error))?;
+    let looks: SecondLook =
+        toml::from_str(&source.text).map_err(|error| explain(source, &error))?;
+    let default_chunk_size = file.chunk_size;
+    let mut config = Config {
+        listen: file.listen,
+        max_connections: file.max_connections,
+        threads: file.threads,
+        pid: file.pid,
+        drain_timeout: file.drain_timeout,
+        log: file.log,
+        http_api: file.http_api,
+        vhosts: file.vhost,
+    };
+    if config.vhosts.is_empty() {
+        config.vhosts.push(Vhost::default());
+        config.vhosts[0].chunk_size = default_chunk_size.unwrap_or(config.vhosts[0].chunk_size);
+    }
+    for (i, look) in looks.vhost.iter().enumerate() {
+        let (before, rest) = config.vhosts.split_at_mut(i);
+        let Some(vhost) = rest.first_mut() else { break };
+        if before.iter().any(|earlier| earlier.name == vhost.name) {
+            return Err(source.error(
+                look.span(),
+                &format!("vhost `{}` stands here twice", vhost.name),
+            ));
+        }
+        let look = look.get_ref();
+        if let (Some(size), None) = (default_chunk_size, &look.chunk_size) {
+            vhost.chunk_size = size;
+        }
+        if let Some(enabled) = look
+            .forward
+            .as_ref()
+            .and_then(|forward| forward.enabled.as_ref())
+            && vhost.forward.enabled
+            && vhost.forward.destination.is_empty()
+        {
+            let message = "forward is on and has no destination\nadd destination = [\"host:1935\"]";
+            return Err(source.error(enabled.span(), message));
+        }
+    }
+    Ok(config)
+}
+
+/// The file's top level. All other tables deserialise into the public types themselves.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    #[serde(deserialize_with = "serial::listens")]
+    listen: Vec<SocketAddr>,
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::CONNECTIONS_MAX }>")]
+    max_connections: usize,
+    #[serde(deserialize_with = "serial::count::<_, _, 0, { values::THREADS_MAX }>")]
+    threads: usize,
+    pid: Option<PathBuf>,
+    #[serde(deserialize_with = "serial::duration")]
+    drain_timeout: Duration,
+    /// The default of the vhosts'.
+    #[serde(deserialize_with = "serial::optional_chunk_size")]
+    chunk_size: Option<u32>,
+    log: Log,
+    http_api: HttpApi,
+    #[serde(deserialize_with = "vhosts")]
+    vhost: Vec<Vhost>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        let Config {
+            listen,
+            max_connections,
+            threads,
+            pid,
+            drain_timeout,
+            log,
+            http_api,
+            ..
+        } = Config::default();
+        Self {
+            listen,
+            max_connections,
+            threads,
+            pid,
+            drain_timeout,
+            chunk_size: None,
+            log,
+            http_api,
+            vhost: Vec::new(),
+        }
+    }
+}
+
+/// What checks across keys need: which keys are there, and where.
+#[derive(Deserialize)]
+struct SecondLook {
+    #[serde(default)]
+    vhost: Vec<Spanned<VhostLook>>,
+}
+
+#[derive(Deserialize)]
+struct VhostLook {
+    chunk_size: Option<IgnoredAny>,
+    forward: Option<ForwardLook>,
+}
+
+#[derive(Deserialize)]
+struct ForwardLook {
+    enabled: Option<Spanned<bool>>,
+}
+
+/// The list of vhosts, with a mend for those who write it as one table.
+fn vhosts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Vhost>, D::Error> {
+    struct Vhosts;
+
+    impl<'de> Visitor<'de> for Vhosts {
+        type Value = Vec<Vhost>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of vhosts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<Vhost>, A::Error> {
+            let mut vhosts = Vec::new();
+            while let Some(vhost) = items.next_element()? {
+                vhosts.push(vhost);
+            }
+            Ok(vhosts)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Vec<Vhost>, A::Error> {
+            Err(de::Error::custom(
+                "vhosts are a list\nwrite [[vhost]], in double brackets",
+            ))
+        }
+    }
+
+    d.deserialize_any(Vhosts)
+}
+
+/// Puts toml's error into our words: the offending text, the place, and the mend for a key that
+/// is not known.
+fn explain(source: &Source, error: &toml::de::Error) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
+    let message = error.message();
+    let Some(expected) = message.strip_prefix("unknown field `") else {
+        return source.error(span, message);
+    };
+    let key = source
+        .text
+        .get(span.clone())
+        .unwrap_or_default()
+        .trim_matches(['"', '\'']);
+    let known: Vec<&str> = match expected.split_once("`, expected ") {
+        Some((_, known)) => known.split('`').skip(1).step_by(2).collect(),
+        None => Vec::new(),
+    };
+    let mend = if let Some(meant) = near_miss(key, known.iter().copied()) {
+        format!("did you mean `{meant}`?")
+    } else if let Some(section) = section_of(key) {
+        format!("`{key}` belongs {section}")
+    } else {
+        format!("known here: {}", known.join(", "))
+    };
+    source.error(span, &format!("unknown key `{key}`\n{mend}"))
+}
+
+/// Where a key is known.
+fn section_of(key: &str) -> Option<String> {
+    let defaults: toml::Table = toml::from_str(&Config::default().to_toml()).ok()?;
+    if defaults.get(key).is_some_and(|value| !value.is_table()) {
+        return Some("at the top, above every [table]".to_owned());
+    }
+    for section in ["log", "http_api"] {
+        if defaults.get(section)?.as_table()?.contains_key(key) {
+            return Some(format!("in [{section}]"));
+        }
+    }
+    let vhost = defaults.get("vhost")?.get(0)?.as_table()?;
+    if vhost.contains_key(key) {
+        return Some("in [[vhost]]".to_owned());
+    }
+    for section in ["play", "publish", "forward"] {
+        if vhost.get(section)?.as_table()?.contains_key(key) {
+            return Some(format!("in [vhost.{section}]"));
+        }
+    }
+    None
+}

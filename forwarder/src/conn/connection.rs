@@ -1,0 +1,590 @@
+//! One client's connection: drives its session, publishes into the hub, plays from it.
+
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::play::{self, Playing};
+use super::socket::{abandon, tune_accepted};
+use super::{Shard, Totals, stream_options};
+use crate::config::Vhost;
+use crate::hub::{Publisher, Source};
+use crate::rtmp::message::MediaMessage;
+use crate::rtmp::session::{
+    ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
+    SessionError,
+};
+use crate::rtmp::url::{Request, StreamKey, UrlError, escaped};
+
+/// Serves one accepted socket to its end, and says in one line what it was.
+pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
+    let began = Instant::now();
+    let mut connection = Connection::new(shard, io, peer, began);
+    let end = match connection.run().await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    connection.finish(&end, began);
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The peer closed it, or was told to go.
+    Closed(&'static str),
+    /// The socket failed.
+    Io(io::Error),
+    /// The peer broke a rule, a limit or a deadline.
+    Peer(SessionError),
+    /// The peer did not read what it was sent.
+    Stuck,
+    /// We could not go on.
+    Local(io::Error),
+}
+
+impl From<SessionError> for End {
+    fn from(error: SessionError) -> Self {
+        Self::Peer(error)
+    }
+}
+
+enum Never {}
+
+struct Connection {
+    shard: Rc<Shard>,
+    io: Rc<TcpStream>,
+    peer: SocketAddr,
+    session: ServerSession,
+    connect: Option<ConnectRequest>,
+    role: Role,
+    /// Bytes of the session that the socket did not take yet.
+    out: Vec<u8>,
+    out_blocked_since: Option<Instant>,
+    sent_bytes: u64,
+    /// Close at this time, once what was said is on its way.
+    close_at: Option<Instant>,
+    next_ping: Option<Instant>,
+    /// What it was, for the line at its end.
+    did: Option<(&'static str, StreamKey)>,
+}
+
+enum Role {
+    None,
+    Publishing { publisher: Publisher, msid: u32, last: Instant, silence: Silence },
+    Playing { playing: Playing, msid: u32, last_heard: Instant },
+}
+
+/// How long a publisher may be silent: before its first message, and after.
+#[derive(Clone, Copy)]
+struct Silence {
+    first: Duration,
+    later: Duration,
+    begun: bool,
+}
+
+impl Silence {
+    fn limit(self) -> Duration {
+        if self.begun { self.later } else { self.first }
+    }
+}
+
+impl Connection {
+    fn new(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr, now: Instant) -> Self {
+        let config = &shard.context().config;
+        // The vhost is not known yet; what `connect` names may change these before they are sent.
+        let vhost = config.vhost(crate::rtmp::url::DEFAULT_VHOST);
+        let server = ServerConfig {
+            chunk_size: vhost.map_or(DEFAULT_CHUNK_SIZE, |vhost| vhost.chunk_size),
+            out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
+            in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
+        };
+        let random: [u8; HANDSHAKE_RANDOM] = rand::random();
+        let session = ServerSession::new(server, Box::new(random), now);
+        Self {
+            shard,
+            io: Rc::new(io),
+            peer,
+            session,
+            connect: None,
+            role: Role::None,
+            out: Vec::new(),
+            out_blocked_since: None,
+            sent_bytes: 0,
+            close_at: None,
+            next_ping: None,
+            did: None,
+        }
+    }
+
+    async fn run(&mut self) -> Result<Never, End> {
+        tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
+        let stop = self.shard.context().stop.clone();
+        let mut stop = pin!(stop.cancelled());
+        let mut stopping = false;
+        let mut timer = pin!(sleep_until(self.deadline().into()));
+        loop {
+            self.send()?;
+            self.sooner(timer.as_mut());
+            let io = Rc::clone(&self.io);
+            tokio::select! {
+                ready = io.readable() => {
+                    ready.map_err(End::Io)?;
+                    self.on_readable()?;
+                }
+                ready = io.writable(), if self.is_blocked() => {
+                    ready.map_err(End::Io)?;
+                    self.on_writable();
+                }
+                () = self.role.changed() => self.on_change()?,
+                () = timer.as_mut() => {
+                    self.on_timer()?;
+                    timer.as_mut().reset(self.deadline().into());
+                }
+                () = stop.as_mut(), if !stopping => {
+                    stopping = true;
+                    self.on_stop();
+                }
+            }
+        }
+    }
+
+    // Bytes in.
+
+    fn on_readable(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        for _ in 0..READS_PER_TURN {
+            let shard = Rc::clone(&self.shard);
+            let mut scratch = shard.scratch();
+            match self.io.try_read(&mut scratch) {
+                Ok(0) => return Err(End::Closed("closed by peer")),
+                Ok(n) => {
+                    Totals::add(&shard.context().totals.received_bytes, n as u64);
+                    self.take(&scratch[..n], now)?;
+                    if n < scratch.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(End::Io(error)),
+            }
+        }
+        if let Role::Publishing { publisher, .. } = &mut self.role {
+            publisher.flush();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, mut input: &[u8], now: Instant) -> Result<(), End> {
+        if let Role::Playing { last_heard, .. } = &mut self.role {
+            *last_heard = now;
+        }
+        while let Some(event) = self.session.read(now, &mut input)? {
+            match event {
+                ServerEvent::Media(media) => self.role.append(&media, now)?,
+                ServerEvent::Connect(request) => self.on_connect(request, now),
+                ServerEvent::Publish(request) => self.on_publish(&request, now),
+                ServerEvent::Play(request) => self.on_play(&request, now)?,
+                ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => self.on_stop_role(msid),
+                ServerEvent::Pause(_, paused) => self.with_playing(|playing| playing.pause(paused)),
+                ServerEvent::ReceiveAudio(_, wanted) => {
+                    self.with_playing(|playing| playing.select(Some(wanted), None));
+                }
+                ServerEvent::ReceiveVideo(_, wanted) => {
+                    self.with_playing(|playing| playing.select(None, Some(wanted)));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
+        let vhost = Request::resolve(&request.tc_url, &request.app, "")
+            .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"))
+            .map(|request| request.vhost);
+        let served = match &vhost {
+            Ok(vhost) => self.shard.context().config.vhost(vhost),
+            // Whether the names are any good shows when a stream is asked for.
+            Err(_) => self.shard.context().config.vhost(crate::rtmp::url::DEFAULT_VHOST),
+        };
+        match served {
+            Some(vhost) => {
+                self.session.set_chunk_size(vhost.chunk_size);
+                self.session.accept_connect();
+                self.connect = Some(request);
+            }
+            None => {
+                self.session.reject_connect("no such vhost");
+                self.close_soon(now);
+            }
+        }
+    }
+
+    /// The stream a client names, in a vhost that is served here.
+    fn resolve(&self, stream: &str) -> Result<(StreamKey, String, Vhost), String> {
+        let connect = self.connect.as_ref().ok_or("connect first")?;
+        let request = Request::resolve(&connect.tc_url, &connect.app, stream)
+            .map_err(|error: UrlError| error.to_string())?;
+        let vhost = self.shard.context().config.vhost(&request.vhost).ok_or("no such vhost")?;
+        let key = StreamKey::new(&vhost.name, &request.app, &request.stream)
+            .map_err(|error| error.to_string())?;
+        Ok((key, request.param, vhost.clone()))
+    }
+
+    // Publishing.
+
+    fn on_publish(&mut self, request: &PublishRequest, now: Instant) {
+        match self.try_publish(request, now) {
+            Ok((publisher, vhost)) => {
+                let stream = publisher.stream().key().clone();
+                info!(peer = %self.peer, %stream, "publish");
+                self.session.accept_publish(request.msid, now);
+                let silence = Silence {
+                    first: vhost.publish.firstpkt_timeout,
+                    later: vhost.publish.normal_timeout,
+                    begun: false,
+                };
+                let msid = request.msid;
+                self.did = Some(("publish", stream));
+                self.role = Role::Publishing { publisher, msid, last: now, silence };
+            }
+            Err((code, description)) => self.refuse(request.msid, code, &description, now),
+        }
+    }
+
+    fn try_publish(
+        &self,
+        request: &PublishRequest,
+        now: Instant,
+    ) -> Result<(Publisher, Vhost), (&'static str, String)> {
+        if !matches!(self.role, Role::None) {
+            return Err((BAD_NAME, "this connection has a stream already".into()));
+        }
+        let (key, param, vhost) = self.resolve(&request.stream).map_err(|why| (BAD_NAME, why))?;
+        let path = self.path()?;
+        let source = Source { peer: self.peer.to_string(), param, path };
+        let hub = &self.shard.context().hub;
+        let publisher = hub.publish(&key, stream_options(&vhost), source, now);
+        publisher.map(|publisher| (publisher, vhost)).map_err(|busy| (BAD_NAME, busy.to_string()))
+    }
+
+    /// The servers this publish came through, if it may come here.
+    fn path(&self) -> Result<Vec<String>, (&'static str, String)> {
+        let forwarder = self.connect.as_ref().and_then(|connect| connect.forwarder.as_ref());
+        let Some((ids, _)) = forwarder else { return Ok(Vec::new()) };
+        let path: Vec<String> = ids.split(',').map(str::to_owned).collect();
+        if path.len() > MAX_HOPS || path.iter().any(|id| id.len() > MAX_ID_BYTES) {
+            return Err(("NetStream.Publish.Denied", "forwarded too often".into()));
+        }
+        if path.contains(&self.shard.context().instance) {
+            return Err(("NetStream.Publish.Denied", "forward loop".into()));
+        }
+        Ok(path)
+    }
+
+    // Playing.
+
+    fn on_play(&mut self, request: &PlayRequest, now: Instant) -> Result<(), End> {
+        if matches!(self.role, Role::Publishing { .. }) {
+            let why = "this connection publishes";
+            self.refuse(request.msid, "NetStream.Play.Failed", why, now);
+            return Ok(());
+        }
+        // A player may ask again, as with a playlist.
+        self.role = Role::None;
+        let (key, _, vhost) = match self.resolve(&request.stream) {
+            Ok(resolved) => resolved,
+            Err(why) => {
+                self.refuse(request.msid, "NetStream.Play.Failed", &why, now);
+                return Ok(());
+            }
+        };
+        let hub = &self.shard.context().hub;
+        let stream = hub.stream(&key, stream_options(&vhost), now);
+        self.session.set_chunk_size(stream.chunk_size());
+        self.session.accept_play(request, now);
+        // What is not sent yet goes out in front of the headers, in one write with them.
+        let mut lead = std::mem::take(&mut self.out);
+        lead.append(&mut self.session.take_output());
+        self.out_blocked_since = None;
+        if !vhost.tcp_nodelay {
+            self.io.set_nodelay(false).map_err(End::Io)?;
+        }
+        debug!(peer = %self.peer, stream = %key, "play");
+        let io = Rc::clone(&self.io);
+        let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
+        self.did = Some(("play", key));
+        self.next_ping = Some(now + play::PING_INTERVAL);
+        self.role = Role::Playing { playing, msid: request.msid, last_heard: now };
+        Ok(())
+    }
+
+    fn with_playing(&mut self, what: impl FnOnce(&Playing)) {
+        if let Role::Playing { playing, .. } = &self.role {
+            what(playing);
+        }
+    }
+
+    // Ends.
+
+    fn on_stop_role(&mut self, ended: u32) {
+        match &self.role {
+            Role::Publishing { msid, .. } if *msid == ended => self.role = Role::None,
+            Role::Playing { playing, msid, .. } if *msid == ended => {
+                self.sent_bytes += playing.state().sent_bytes;
+                self.role = Role::None;
+                self.next_ping = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
+        let refused = self.shard.context().may_complain(now);
+        if let Some(unsaid) = refused {
+            let description = escaped(description);
+            warn!(peer = %self.peer, code, %description, unsaid, "refused");
+        }
+        self.session.reject(msid, code, description);
+        // What this connection published before goes on.
+        if matches!(self.role, Role::None) {
+            self.close_soon(now);
+        }
+    }
+
+    fn close_soon(&mut self, now: Instant) {
+        self.close_at = Some(now + REFUSED_LINGER);
+    }
+
+    /// The process stops: a publisher's stream ends at once, players get what is left of theirs.
+    fn on_stop(&mut self) {
+        if !matches!(self.role, Role::Playing { .. }) {
+            self.role = Role::None;
+            self.close_at = Some(Instant::now());
+        }
+    }
+
+    fn on_change(&mut self) -> Result<(), End> {
+        let Role::Playing { playing, msid, .. } = &self.role else { return Ok(()) };
+        let state = playing.state();
+        if let Some(error) = state.failed {
+            return Err(End::Io(io::Error::other(error)));
+        }
+        if state.ended && state.drained && self.close_at.is_none() {
+            self.session.finish_play(*msid);
+            self.close_at = Some(Instant::now() + END_LINGER);
+        }
+        Ok(())
+    }
+
+    // Bytes out.
+
+    /// Sends what the session has to say.
+    fn send(&mut self) -> Result<(), End> {
+        if self.session.has_output() {
+            let mut output = self.session.take_output();
+            if let Role::Playing { playing, .. } = &self.role {
+                return if playing.send(&output) { Ok(()) } else { Err(End::Stuck) };
+            }
+            if self.out.is_empty() {
+                self.out = output;
+            } else {
+                self.out.append(&mut output);
+            }
+        }
+        if self.out.len() > MAX_OUT {
+            return Err(End::Stuck);
+        }
+        while !self.out.is_empty() {
+            match self.io.try_write(&self.out) {
+                Ok(n) => {
+                    self.out.drain(..n);
+                    self.sent_bytes += n as u64;
+                    self.out_blocked_since = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.out_blocked_since.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
+                Err(error) => return Err(End::Io(error)),
+            }
+        }
+        self.out = Vec::new();
+        Ok(())
+    }
+
+    fn is_blocked(&self) -> bool {
+        match &self.role {
+            Role::Playing { playing, .. } => playing.state().blocked_since.is_some(),
+            _ => !self.out.is_empty(),
+        }
+    }
+
+    fn on_writable(&mut self) {
+        if let Role::Playing { playing, .. } = &self.role {
+            playing.on_writable();
+        }
+    }
+
+    // Time.
+
+    fn on_timer(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        self.session.handle_timeout(now)?;
+        if self.close_at.is_some_and(|at| now >= at) {
+            return Err(End::Closed("closed"));
+        }
+        if self.out_blocked_since.is_some_and(|since| now >= since + WRITE_TIMEOUT) {
+            return Err(End::Stuck);
+        }
+        match &mut self.role {
+            Role::None => {}
+            Role::Publishing { last, silence, .. } => {
+                if now >= *last + silence.limit() {
+                    return Err(SessionError::Timeout("nothing from the publisher").into());
+                }
+            }
+            Role::Playing { playing, last_heard, .. } => {
+                playing.on_timer();
+                if playing.is_stuck(now) {
+                    return Err(End::Stuck);
+                }
+                let since = now.saturating_duration_since(*last_heard);
+                if self.next_ping.is_some_and(|at| now >= at) {
+                    if since >= play::PING_INTERVAL + play::PING_TIMEOUT && !playing.is_moving() {
+                        return Err(SessionError::Timeout("no answer to pings").into());
+                    }
+                    self.session.ping(since.as_millis() as u32);
+                    self.next_ping = Some(now + play::PING_INTERVAL);
+                }
+            }
+        }
+        self.on_change()
+    }
+
+    /// When something is to be done if nothing happens before.
+    fn deadline(&self) -> Instant {
+        let role = match &self.role {
+            Role::None => None,
+            Role::Publishing { last, silence, .. } => Some(*last + silence.limit()),
+            Role::Playing { playing, .. } => playing.deadline(),
+        };
+        let out = self.out_blocked_since.map(|since| since + WRITE_TIMEOUT);
+        [self.session.poll_timeout(), self.close_at, out, self.next_ping, role]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + IDLE_LOOK)
+    }
+
+    /// Moves the timer forward if something became due earlier than it stands; later is found out
+    /// when it fires, so that a busy publisher does not touch it.
+    fn sooner(&self, timer: std::pin::Pin<&mut Sleep>) {
+        let deadline = self.deadline().into();
+        if deadline < timer.deadline() {
+            timer.reset(deadline);
+        }
+    }
+
+    fn finish(mut self, end: &End, began: Instant) {
+        if let Role::Playing { playing, .. } = &self.role {
+            self.sent_bytes += playing.state().sent_bytes;
+        }
+        if !matches!(end, End::Closed(_)) {
+            abandon_if_stuck(end, &self.io);
+        } else if self.session.has_output() {
+            // A last word, if the socket takes it at once.
+            _ = self.io.try_write(&self.session.take_output());
+        }
+        self.role = Role::None;
+        self.log(end, began);
+    }
+
+    fn log(&self, end: &End, began: Instant) {
+        let (did, stream) = match &self.did {
+            Some((did, stream)) => (*did, stream.to_string()),
+            None => ("none", String::new()),
+        };
+        let peer = self.peer;
+        let (received, sent) = (self.session.bytes_received(), self.sent_bytes);
+        let ms = began.elapsed().as_millis() as u64;
+        let reason = match end {
+            End::Closed(why) => (*why).to_owned(),
+            End::Io(error) => error.to_string(),
+            End::Stuck => "the peer does not read".into(),
+            End::Local(error) => format!("out of resources: {error}"),
+            End::Peer(error) => escaped(&error.to_string()).to_string(),
+        };
+        if !matches!(end, End::Peer(_) | End::Stuck | End::Local(_)) {
+            return info!(%peer, did, stream, received, sent, ms, reason, "connection closed");
+        }
+        let context = self.shard.context();
+        Totals::add(&context.totals.errors, 1);
+        if let Some(unsaid) = context.may_complain(Instant::now()) {
+            warn!(%peer, did, stream, received, sent, ms, reason, unsaid, "connection ended");
+        }
+    }
+}
+
+impl Role {
+    fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> Result<(), End> {
+        let Self::Publishing { publisher, msid, last, silence } = self else { return Ok(()) };
+        if *msid == media.msid {
+            *last = now;
+            silence.begun = true;
+            publisher.append(media, now).map_err(End::Local)?;
+        }
+        Ok(())
+    }
+
+    async fn changed(&self) {
+        match self {
+            Self::Playing { playing, .. } => playing.changed().await,
+            _ => pending().await,
+        }
+    }
+}
+
+fn abandon_if_stuck(end: &End, io: &TcpStream) {
+    if matches!(end, End::Stuck | End::Peer(SessionError::Timeout(_))) {
+        abandon(io);
+    }
+}
+
+const BAD_NAME: &str = "NetStream.Publish.BadName";
+
+/// Chunk size and window where no vhost says otherwise.
+const DEFAULT_CHUNK_SIZE: u32 = 16384;
+const DEFAULT_ACK_SIZE: u32 = 2_500_000;
+
+/// Random bytes a handshake wants.
+const HANDSHAKE_RANDOM: usize = 1536;
+
+/// Reads of one socket before the others get their turn.
+const READS_PER_TURN: usize = 8;
+
+/// Most bytes of replies that wait for a peer that does not read.
+const MAX_OUT: usize = 256 << 10;
+
+/// How long a peer may take nothing of what the session says, or acknowledge nothing.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A refused client gets so long to read why: librtmp ignores the status and must be closed.
+const REFUSED_LINGER: Duration = Duration::from_secs(2);
+
+/// A player whose stream ended gets so long to read that.
+const END_LINGER: Duration = Duration::from_millis(500);
+
+/// Without any deadline a connection looks around so often.
+const IDLE_LOOK: Duration = Duration::from_secs(30);
+
+/// Loop guard: servers a stream may come through, and the length of an id.
+const MAX_HOPS: usize = 4;
+const MAX_ID_BYTES: usize = 64;

@@ -1,0 +1,242 @@
+//! The fan-out of one shard: for each stream a lane, and in it everyone on this shard who reads it.
+//!
+//! An append wakes each shard that reads the stream, once until it looks. A pass then writes to
+//! every subscriber all from its offset to the head in one call. While a pass runs, messages pile
+//! up in the log and the next pass carries more: batches appear when the shard is busy, and only
+//! then.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::shard::Shard;
+use super::subscriber::{Sent, State, Subscriber, SubscriberOptions};
+use super::{Context, Totals};
+use crate::hub::{Phase, Stream, View, Wake};
+
+/// Which lanes have something to read; the one part of a fan-out that other threads touch.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    ready: Mutex<Vec<usize>>,
+    bell: Notify,
+}
+
+impl Inbox {
+    fn take(&self) -> Vec<usize> {
+        std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+struct LaneWake {
+    inbox: Arc<Inbox>,
+    lane: usize,
+}
+
+impl Wake for LaneWake {
+    fn wake(&self) {
+        self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.lane);
+        self.inbox.bell.notify_one();
+    }
+}
+
+/// The lanes of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Fanout {
+    inbox: Arc<Inbox>,
+    lanes: RefCell<HashMap<usize, Weak<Lane>>>,
+}
+
+impl Fanout {
+    /// The lane of `stream`, made if this shard has none.
+    fn lane(&self, context: &Arc<Context>, stream: &Arc<Stream>, floor: Duration) -> Rc<Lane> {
+        // A lane keeps its stream alive, so no other stream has this address while it lives.
+        let id = Arc::as_ptr(stream) as usize;
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
+            return lane;
+        }
+        lanes.retain(|_, lane| lane.strong_count() > 0);
+        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
+        let lane = Rc::new(Lane {
+            context: Arc::clone(context),
+            view: RefCell::new(stream.view(Box::new(wake))),
+            subscribers: RefCell::default(),
+            floor,
+            last_pass: Cell::new(None),
+        });
+        lanes.insert(id, Rc::downgrade(&lane));
+        lane
+    }
+
+    /// Passes over lanes whenever they have something, for ever.
+    pub(super) async fn run(self: Rc<Self>) {
+        loop {
+            self.inbox.bell.notified().await;
+            for id in self.inbox.take() {
+                let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
+                let Some(lane) = lane else { continue };
+                match lane.wait() {
+                    Some(wait) => self.pass_later(id, wait),
+                    None => lane.pass(),
+                }
+            }
+            // The sockets get their turn: what they bring makes the next pass larger.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn pass_later(&self, id: usize, wait: Duration) {
+        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(wait).await;
+            wake.wake();
+        });
+    }
+}
+
+/// One stream on one shard.
+#[derive(Debug)]
+pub(super) struct Lane {
+    context: Arc<Context>,
+    view: RefCell<View>,
+    subscribers: RefCell<Vec<Rc<Subscriber>>>,
+    /// Least time between two passes (`mw_latency`); zero: none.
+    floor: Duration,
+    last_pass: Cell<Option<Instant>>,
+}
+
+impl Lane {
+    fn wait(&self) -> Option<Duration> {
+        let last = self.last_pass.get().filter(|_| !self.floor.is_zero())?;
+        self.floor.checked_sub(last.elapsed()).filter(|wait| !wait.is_zero())
+    }
+
+    fn pass(&self) {
+        let now = Instant::now();
+        self.last_pass.set(Some(now));
+        let mut view = self.view.borrow_mut();
+        view.refresh();
+        let mut floor = u64::MAX;
+        let mut sent = Sent::default();
+        for subscriber in self.subscribers.borrow().iter() {
+            subscriber.advance(&mut view, now);
+            sent += subscriber.take_sent();
+            floor = floor.min(subscriber.floor().unwrap_or(u64::MAX));
+            if view.phase() == Phase::Ended {
+                subscriber.bell.notify_one();
+            }
+        }
+        let floor = floor.min(view.head());
+        view.trim(floor);
+        self.count(&view, sent);
+    }
+
+    fn count(&self, view: &View, sent: Sent) {
+        let (stream, process) = (&view.stream().counters, &self.context.totals);
+        if sent.bytes > 0 {
+            Totals::add(&stream.sent_bytes, sent.bytes);
+            Totals::add(&process.sent_bytes, sent.bytes);
+        }
+        if sent.skips > 0 {
+            Totals::add(&stream.skips, sent.skips);
+            Totals::add(&process.skips, sent.skips);
+        }
+    }
+}
+
+/// A socket's place in a lane. Dropping it is the goodbye.
+#[derive(Debug)]
+pub struct Subscription {
+    lane: Rc<Lane>,
+    subscriber: Rc<Subscriber>,
+}
+
+impl Subscription {
+    /// Begins to send `stream` to `io`, after `lead` (whole messages). `floor`: see `mw_latency`.
+    pub fn new(
+        shard: &Rc<Shard>,
+        stream: &Arc<Stream>,
+        io: Rc<TcpStream>,
+        options: SubscriberOptions,
+        floor: Duration,
+        lead: Vec<u8>,
+    ) -> Self {
+        let lane = shard.fanout().lane(shard.context(), stream, floor);
+        let subscriber = Rc::new(Subscriber::new(io, options, lead));
+        subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
+        if options.player {
+            stream.counters.players.fetch_add(1, Ordering::Relaxed);
+        }
+        lane.subscribers.borrow_mut().push(Rc::clone(&subscriber));
+        let subscription = Self { lane, subscriber };
+        subscription.advance(Subscriber::advance);
+        subscription
+    }
+
+    /// Queues whole messages for this subscriber alone and sends them at the next message border.
+    /// False: it reads nothing and the queue is full; it must be closed.
+    pub fn send(&self, bytes: &[u8]) -> bool {
+        let fits = self.subscriber.push(bytes);
+        self.advance(Subscriber::advance);
+        fits
+    }
+
+    /// The socket is writable again.
+    pub fn on_writable(&self) {
+        self.advance(Subscriber::unblock);
+    }
+
+    /// Looks at waits whose time may be over.
+    pub fn on_timer(&self) {
+        self.advance(Subscriber::advance);
+    }
+
+    /// Stops or goes on, as the player asked.
+    pub fn pause(&self, paused: bool) {
+        self.subscriber.pause(paused, &self.lane.view.borrow());
+        self.advance(Subscriber::advance);
+    }
+
+    /// Chooses what is sent: `None` leaves it as it was.
+    pub fn select(&self, audio: Option<bool>, video: Option<bool>) {
+        self.subscriber.select(audio, video);
+    }
+
+    /// Waits until [`Self::state`] is worth a look: blocked, failed or ended.
+    pub async fn changed(&self) {
+        self.subscriber.bell.notified().await;
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> State {
+        self.subscriber.state(&self.lane.view.borrow(), Instant::now())
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> Arc<Stream> {
+        Arc::clone(self.lane.view.borrow().stream())
+    }
+
+    fn advance(&self, how: impl FnOnce(&Subscriber, &mut View, Instant)) {
+        let mut view = self.lane.view.borrow_mut();
+        how(&self.subscriber, &mut view, Instant::now());
+        self.lane.count(&view, self.subscriber.take_sent());
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut subscribers = self.lane.subscribers.borrow_mut();
+        subscribers.retain(|other| !Rc::ptr_eq(other, &self.subscriber));
+        if self.subscriber.options().player {
+            let view = self.lane.view.borrow();
+            view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

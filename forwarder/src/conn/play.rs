@@ -1,0 +1,101 @@
+//! A player's side of the fan-out: its subscription and its deadlines.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::fanout::Subscription;
+use super::shard::Shard;
+use super::subscriber::{State, SubscriberOptions};
+use crate::config::Play;
+use crate::hub::{LagLimits, Stream, Target};
+
+/// A player that is being served.
+pub(super) struct Playing {
+    subscription: Subscription,
+    write_timeout: Duration,
+    /// While it waits for a keyframe it is looked at more often.
+    keyframe_look: Instant,
+    sent_at_look: std::cell::Cell<u64>,
+}
+
+impl Playing {
+    pub(super) fn new(
+        shard: &Rc<Shard>,
+        stream: &Arc<Stream>,
+        io: Rc<TcpStream>,
+        msid: u32,
+        play: &Play,
+        lead: Vec<u8>,
+    ) -> Self {
+        let options = SubscriberOptions {
+            lag: LagLimits { time: play.queue_length, bytes: play.queue_bytes },
+            gop_cache: play.gop_cache,
+            keyframe_wait: play.keyframe_wait,
+            target: Target { chunk_size: stream.chunk_size(), msid, publish: false },
+            player: true,
+        };
+        Self {
+            subscription: Subscription::new(shard, stream, io, options, play.mw_latency, lead),
+            write_timeout: play.write_timeout,
+            keyframe_look: Instant::now() + play.keyframe_wait,
+            sent_at_look: std::cell::Cell::new(0),
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.subscription.state()
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) -> bool {
+        self.subscription.send(bytes)
+    }
+
+    pub(super) fn on_writable(&self) {
+        self.subscription.on_writable();
+    }
+
+    pub(super) fn on_timer(&self) {
+        self.subscription.on_timer();
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.subscription.pause(paused);
+    }
+
+    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>) {
+        self.subscription.select(audio, video);
+    }
+
+    pub(super) async fn changed(&self) {
+        self.subscription.changed().await;
+    }
+
+    /// Whether its socket took nothing for too long.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        let since = self.subscription.state().blocked_since;
+        since.is_some_and(|since| now >= since + self.write_timeout)
+    }
+
+    /// Whether anything was written since this was asked last.
+    pub(super) fn is_moving(&self) -> bool {
+        let sent = self.subscription.state().sent_bytes;
+        self.sent_at_look.replace(sent) != sent
+    }
+
+    /// When it is to be looked at if nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let blocked = self.subscription.state().blocked_since;
+        let stuck = blocked.map(|since| since + self.write_timeout);
+        let look = (Instant::now() < self.keyframe_look).then_some(self.keyframe_look);
+        stuck.into_iter().chain(look).min()
+    }
+}
+
+/// How often a player is pinged.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A player that said nothing for so long after a ping, and took nothing either, is gone.
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(60);

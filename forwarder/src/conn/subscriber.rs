@@ -1,0 +1,495 @@
+//! A subscriber: one socket that reads a log, as an offset and a few private bytes.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Start, Target, View, Wish};
+
+/// How a subscriber wants to be served.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscriberOptions {
+    /// When it skips.
+    pub lag: LagLimits,
+    /// Whether it may start in the past.
+    pub gop_cache: bool,
+    /// How long it waits for a first keyframe.
+    pub keyframe_wait: Duration,
+    /// How its own headers are encoded.
+    pub target: Target,
+    /// Counts as a player.
+    pub player: bool,
+}
+
+/// How far a subscriber is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Its socket takes nothing at the moment; since then nothing was written.
+    pub blocked_since: Option<Instant>,
+    /// All it was to get has been written.
+    pub drained: bool,
+    /// Its socket failed.
+    pub failed: Option<String>,
+    /// Bytes written.
+    pub sent_bytes: u64,
+    /// Times it skipped.
+    pub skips: u64,
+    /// How long it has been behind.
+    pub lag: Duration,
+    /// Its stream is over.
+    pub ended: bool,
+}
+
+/// One reader of a log.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    io: Rc<TcpStream>,
+    options: SubscriberOptions,
+    inner: RefCell<Inner>,
+    /// Rung when its owner should look at its state.
+    pub(super) bell: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    position: Position,
+    /// The offset of `position` may lie inside a message.
+    mid_message: bool,
+    private: Private,
+    blocked_since: Option<Instant>,
+    paused: bool,
+    audio: bool,
+    video: bool,
+    /// It started in the past and may be that much further behind until it has caught up.
+    slack: Option<LagLimits>,
+    failed: Option<io::Error>,
+    sent: Sent,
+    counted: Sent,
+}
+
+/// What a subscriber was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    pub(super) skips: u64,
+}
+
+/// Bytes for this subscriber alone. They go out at message borders only.
+#[derive(Debug, Default)]
+struct Private {
+    bytes: VecDeque<u8>,
+    /// Its first message is partly written, so nothing may come before the rest.
+    started: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Position {
+    /// Reads on at this offset.
+    At(u64),
+    /// Waits for a keyframe behind `after`.
+    Keyframe { after: u64, since: Instant },
+    /// Skips, as soon as its private bytes (the rest of the message it was in) are out.
+    Leaving { from: u64, epoch: u32, limit: u64 },
+}
+
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.skips += more.skips;
+    }
+}
+
+enum Written {
+    All,
+    Some,
+    Blocked,
+}
+
+impl Subscriber {
+    /// A subscriber that sends `lead` first.
+    pub(super) fn new(io: Rc<TcpStream>, options: SubscriberOptions, lead: Vec<u8>) -> Self {
+        let inner = Inner {
+            position: Position::At(0),
+            mid_message: false,
+            private: Private { bytes: lead.into(), started: false },
+            blocked_since: None,
+            paused: false,
+            audio: true,
+            video: true,
+            slack: None,
+            failed: None,
+            sent: Sent::default(),
+            counted: Sent::default(),
+        };
+        Self { io, options, inner: RefCell::new(inner), bell: Notify::new() }
+    }
+
+    pub(super) fn options(&self) -> &SubscriberOptions {
+        &self.options
+    }
+
+    /// Takes its place in the log.
+    pub(super) fn join(&self, view: &mut View, now: Instant) {
+        let wish = Wish::Join { gop_cache: self.options.gop_cache };
+        let start = view.start(wish);
+        let mut inner = self.inner.borrow_mut();
+        if let Start::At { offset, .. } = &start {
+            let behind = view.head().saturating_sub(*offset);
+            let time = self.options.lag.time + view.lag(*offset, now);
+            let bytes = self.options.lag.bytes.saturating_add(usize::try_from(behind).unwrap_or(0));
+            inner.slack = (behind > 0).then_some(LagLimits { time, bytes });
+        }
+        inner.begin(start, self.options.target, now);
+    }
+
+    /// The least offset it still needs; `None`: nothing of the log.
+    pub(super) fn floor(&self) -> Option<u64> {
+        match self.inner.borrow().position {
+            Position::At(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// Writes what there is for it, until all is out or its socket blocks.
+    pub(super) fn advance(&self, view: &mut View, now: Instant) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.failed.is_some() {
+            return;
+        }
+        inner.leave_if_behind(view, &self.options.lag, now);
+        if inner.blocked_since.is_some() && inner.failed.is_none() {
+            return;
+        }
+        while inner.failed.is_none() {
+            inner.settle(view, &self.options, now);
+            match self.write(&mut inner, view) {
+                Ok(Written::Some) => {}
+                Ok(Written::All) => return,
+                Ok(Written::Blocked) => {
+                    inner.blocked_since = Some(now);
+                    break;
+                }
+                Err(error) => inner.failed = Some(error),
+            }
+        }
+        self.bell.notify_one();
+    }
+
+    /// Its socket takes bytes again.
+    pub(super) fn unblock(&self, view: &mut View, now: Instant) {
+        let since = self.inner.borrow_mut().blocked_since.take();
+        let before = self.inner.borrow().sent.bytes;
+        self.advance(view, now);
+        let mut inner = self.inner.borrow_mut();
+        if inner.sent.bytes == before && inner.blocked_since.is_some() {
+            inner.blocked_since = since;
+        }
+    }
+
+    /// Queues bytes of its own, whole messages. False: too many are queued already.
+    pub(super) fn push(&self, bytes: &[u8]) -> bool {
+        let private = &mut self.inner.borrow_mut().private;
+        private.bytes.extend(bytes);
+        private.bytes.len() <= MAX_PRIVATE
+    }
+
+    /// Stops reading the log, or goes on at the newest keyframe.
+    pub(super) fn pause(&self, paused: bool, view: &View) {
+        let mut inner = self.inner.borrow_mut();
+        let was = std::mem::replace(&mut inner.paused, paused);
+        if was && !paused {
+            // Not a skip that anyone counts: the player asked for it.
+            inner.leave(view, 0, u64::MAX);
+        }
+    }
+
+    /// Chooses what it gets.
+    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>) {
+        let mut inner = self.inner.borrow_mut();
+        inner.audio = audio.unwrap_or(inner.audio);
+        inner.video = video.unwrap_or(inner.video);
+    }
+
+    /// What it was sent since this was asked last.
+    pub(super) fn take_sent(&self) -> Sent {
+        let mut inner = self.inner.borrow_mut();
+        let sent = inner.sent;
+        let before = std::mem::replace(&mut inner.counted, sent);
+        Sent { bytes: sent.bytes - before.bytes, skips: sent.skips - before.skips }
+    }
+
+    /// How far it is.
+    pub(super) fn state(&self, view: &View, now: Instant) -> State {
+        let inner = self.inner.borrow();
+        let (drained, lag) = match inner.position {
+            Position::At(offset) => {
+                (offset == view.head() && inner.private.bytes.is_empty(), view.lag(offset, now))
+            }
+            Position::Keyframe { .. } => (inner.private.bytes.is_empty(), Duration::ZERO),
+            Position::Leaving { from, .. } => (false, view.lag(from, now)),
+        };
+        State {
+            blocked_since: inner.blocked_since,
+            drained,
+            failed: inner.failed.as_ref().map(ToString::to_string),
+            sent_bytes: inner.sent.bytes,
+            skips: inner.sent.skips,
+            lag,
+            ended: view.phase() == crate::hub::Phase::Ended,
+        }
+    }
+
+    fn write(&self, inner: &mut RefMut<'_, Inner>, view: &View) -> io::Result<Written> {
+        if inner.wants_copy(&self.options) {
+            inner.copy(view, self.options.target.msid);
+        }
+        let plan = inner.plan(view, &self.options);
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let n = plan.fill(&inner.private, view, &mut slices);
+        if n == 0 {
+            return Ok(Written::All);
+        }
+        let wanted: usize = slices[..n].iter().map(|slice| slice.len()).sum();
+        match self.io.try_write_vectored(&slices[..n]) {
+            Ok(written) => {
+                inner.advance_by(&plan, written as u64);
+                let whole = written == wanted && n < MAX_SLICES && !inner.has_more(view);
+                Ok(if whole { Written::All } else { Written::Some })
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Written::Blocked),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Written::Some),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What one write consists of: a part of the log, private bytes, another part of the log.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    before: (u64, u64),
+    private: usize,
+    after: (u64, u64),
+}
+
+impl Plan {
+    fn fill<'a>(&self, own: &'a Private, view: &'a View, out: &mut [IoSlice<'a>]) -> usize {
+        let mut n = view.slices(self.before.0, self.before.1, out);
+        if self.private > 0 {
+            let (front, back) = own.bytes.as_slices();
+            for part in [front, back] {
+                if !part.is_empty() && n < out.len() {
+                    out[n] = IoSlice::new(part);
+                    n += 1;
+                }
+            }
+        }
+        n + view.slices(self.after.0, self.after.1, &mut out[n..])
+    }
+}
+
+impl Inner {
+    fn begin(&mut self, start: Start, target: Target, now: Instant) {
+        self.mid_message = false;
+        self.position = match start {
+            Start::At { offset, headers } => {
+                if let Some((headers, timestamp)) = headers {
+                    let mut bytes = Vec::new();
+                    headers.encode(timestamp, target, &mut bytes);
+                    self.private.bytes.extend(bytes);
+                }
+                Position::At(offset)
+            }
+            Start::Keyframe { after } => {
+                let since = match self.position {
+                    Position::Keyframe { since, .. } => since,
+                    _ => now,
+                };
+                Position::Keyframe { after, since }
+            }
+        };
+    }
+
+    /// Turns a wait or a skip into an offset if its time has come.
+    fn settle(&mut self, view: &mut View, options: &SubscriberOptions, now: Instant) {
+        let start = match self.position {
+            Position::At(_) => return,
+            Position::Keyframe { .. } | Position::Leaving { .. } if self.paused => return,
+            Position::Keyframe { after, .. } if view.has_keyframe(after) => {
+                view.start(Wish::Keyframe { after })
+            }
+            Position::Keyframe { since, .. } if now >= since + options.keyframe_wait => {
+                view.start(Wish::LiveEdge)
+            }
+            Position::Keyframe { .. } => return,
+            Position::Leaving { .. } if !self.private.bytes.is_empty() => return,
+            Position::Leaving { from, epoch, limit } => {
+                view.start(Wish::Skip { from, epoch, limit })
+            }
+        };
+        self.begin(start, options.target, now);
+    }
+
+    fn leave_if_behind(&mut self, view: &View, lag: &LagLimits, now: Instant) {
+        let Position::At(offset) = self.position else { return };
+        if offset == view.head() {
+            self.slack = None;
+            return;
+        }
+        let limit = view.limit(self.slack.as_ref().unwrap_or(lag), now);
+        if offset < limit && self.leave(view, limit, limit) {
+            self.sent.skips += 1;
+        }
+    }
+
+    /// Leaves the log after the message it is in, if that ends before `border`.
+    fn leave(&mut self, view: &View, limit: u64, border: u64) -> bool {
+        let Position::At(offset) = self.position else { return false };
+        let end = if self.mid_message { view.message_end(offset) } else { Some(offset) };
+        let Some(end) = end else {
+            self.failed = Some(io::Error::other("the rest of a message was lost"));
+            return false;
+        };
+        if end >= border || end == view.head() {
+            return false;
+        }
+        let mut rest = VecDeque::with_capacity((end - offset) as usize);
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut at = offset;
+        while at < end {
+            let n = view.slices(at, end, &mut slices);
+            for slice in &slices[..n] {
+                rest.extend(slice.iter());
+                at += slice.len() as u64;
+            }
+            if n == 0 {
+                self.failed = Some(io::Error::other("the rest of a message was lost"));
+                return false;
+            }
+        }
+        self.private.started |= !rest.is_empty();
+        rest.append(&mut self.private.bytes);
+        self.private.bytes = rest;
+        self.mid_message = false;
+        self.slack = None;
+        let epoch = view.epoch_at(end).unwrap_or(u32::MAX);
+        self.position = Position::Leaving { from: end, epoch, limit };
+        true
+    }
+
+    fn wants_copy(&self, options: &SubscriberOptions) -> bool {
+        !self.audio || !self.video || options.target.msid != LOG_MSID
+    }
+
+    /// Copies messages out of the log into the private bytes, for a reader that does not want all
+    /// of them or not under the log's message stream id.
+    fn copy(&mut self, view: &View, msid: u32) {
+        while let Position::At(offset) = self.position {
+            let full = self.private.bytes.len() >= COPY_AT_ONCE;
+            if full || self.paused || self.mid_message || offset >= view.head() {
+                return;
+            }
+            let Some(entry) = view.entry(offset) else { return };
+            if self.wants(&entry) {
+                self.copy_message(view, &entry, msid);
+            }
+            self.position = Position::At(entry.end());
+        }
+    }
+
+    fn wants(&self, entry: &Entry) -> bool {
+        match entry.kind {
+            EntryKind::Audio => self.audio,
+            EntryKind::Video => self.video,
+            EntryKind::Data => true,
+        }
+    }
+
+    fn copy_message(&mut self, view: &View, entry: &Entry, msid: u32) {
+        let mut bytes = Vec::with_capacity(entry.len as usize);
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut at = entry.offset;
+        while at < entry.end() {
+            let n = view.slices(at, entry.end(), &mut slices);
+            if n == 0 {
+                return;
+            }
+            for slice in &slices[..n] {
+                bytes.extend_from_slice(slice);
+                at += slice.len() as u64;
+            }
+        }
+        // RTMP 1.0 section 5.3.1.2.1: in a format 0 header behind a one-byte basic header the
+        // message stream id stands at 8..12, little endian.
+        if let Some(field) = bytes.get_mut(8..12) {
+            field.copy_from_slice(&msid.to_le_bytes());
+        }
+        self.private.bytes.extend(bytes);
+    }
+
+    fn plan(&self, view: &View, options: &SubscriberOptions) -> Plan {
+        let private = self.private.bytes.len();
+        let Position::At(offset) = self.position else {
+            return Plan { before: (0, 0), private, after: (0, 0) };
+        };
+        let open_end = || view.message_end(offset).unwrap_or(offset);
+        let head = if self.wants_copy(options) || self.paused {
+            if self.mid_message { open_end() } else { offset }
+        } else {
+            view.head()
+        };
+        let first = if private > 0 && self.mid_message && !self.private.started {
+            open_end()
+        } else {
+            offset
+        };
+        Plan { before: (offset, first), private, after: (first, head) }
+    }
+
+    fn advance_by(&mut self, plan: &Plan, written: u64) {
+        self.sent.bytes += written;
+        let before = written.min(plan.before.1 - plan.before.0);
+        let private = (written - before).min(plan.private as u64);
+        let after = written - before - private;
+        if private > 0 {
+            self.private.bytes.drain(..private as usize);
+            self.private.started = !self.private.bytes.is_empty();
+            if self.private.bytes.is_empty() {
+                self.private.bytes.shrink_to(KEEP_PRIVATE);
+            }
+        }
+        if let Position::At(offset) = &mut self.position {
+            *offset += before + after;
+            if before + after > 0 {
+                // Both parts of a plan end at message borders, the first one only if something
+                // is to go in between.
+                let at_border = plan.private > 0 && *offset == plan.before.1;
+                self.mid_message = !at_border && *offset != plan.after.1;
+            }
+        }
+    }
+
+    fn has_more(&self, view: &View) -> bool {
+        match self.position {
+            Position::At(offset) => !self.paused && offset < view.head(),
+            Position::Leaving { .. } => true,
+            Position::Keyframe { .. } => false,
+        }
+    }
+}
+
+/// Slices of one write: more than a pass ever has unless a reader is megabytes behind.
+const MAX_SLICES: usize = 16;
+
+/// Most private bytes: a largest message and what a session may say beside it.
+const MAX_PRIVATE: usize = (8 << 20) + (256 << 10);
+
+/// How much is copied ahead for a reader that needs a copy.
+const COPY_AT_ONCE: usize = 64 << 10;
+
+/// Capacity an idle subscriber keeps for private bytes.
+const KEEP_PRIVATE: usize = 256;

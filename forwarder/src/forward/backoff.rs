@@ -1,0 +1,143 @@
+//! When to dial a destination again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use tokio::sync::Notify;
+
+/// The first pause that is one; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause between probes of a port that is closed on a host that answers: a slave that restarts is
+/// to be found at once, and a refused connect costs two packets.
+const PROBE_PAUSE: Duration = Duration::from_millis(150);
+
+/// A closed port is probed so often for so long; after that it backs off like anything else.
+const PROBE_FOR: Duration = Duration::from_secs(60);
+
+/// What the forwards to one destination know together: only one of them probes a closed port, and
+/// the first that gets through calls the others.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    probing: AtomicBool,
+    recovered: Notify,
+}
+
+impl Health {
+    /// It works: whoever waits may try at once.
+    pub(super) fn works(&self) {
+        self.recovered.notify_waiters();
+    }
+
+    /// Waits until somebody else got through.
+    pub(super) async fn recovered(&self) {
+        self.recovered.notified().await;
+    }
+}
+
+/// The pauses of one forward.
+#[derive(Debug)]
+pub(super) struct Backoff<'a> {
+    health: &'a Health,
+    longest: Duration,
+    failures: u32,
+    down_since: Option<Instant>,
+    prober: bool,
+}
+
+impl<'a> Backoff<'a> {
+    /// No pause is longer than `longest`.
+    pub(super) fn new(health: &'a Health, longest: Duration) -> Self {
+        Self { health, longest, failures: 0, down_since: None, prober: false }
+    }
+
+    /// It forwarded: the next failure is a first one again.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+        self.down_since = None;
+        self.leave_probing();
+    }
+
+    /// How long to wait after a failure at `now`. `refused`: the host said that the port is closed.
+    pub(super) fn after_failure(&mut self, refused: bool, now: Instant) -> Duration {
+        let first = self.failures == 0;
+        let since = *self.down_since.get_or_insert(now);
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
+        self.failures = self.failures.saturating_add(1);
+        if first {
+            return Duration::ZERO;
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        if refused && now.saturating_duration_since(since) < PROBE_FOR && self.may_probe() {
+            return PROBE_PAUSE.min(self.longest).mul_f64(jitter);
+        }
+        self.leave_probing();
+        doubled.min(self.longest).mul_f64(jitter)
+    }
+
+    fn may_probe(&mut self) -> bool {
+        self.prober = self.prober || !self.health.probing.swap(true, Ordering::Relaxed);
+        self.prober
+    }
+
+    fn leave_probing(&mut self) {
+        if std::mem::take(&mut self.prober) {
+            self.health.probing.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Backoff<'_> {
+    fn drop(&mut self) {
+        self.leave_probing();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn first_retry_is_at_once_and_later_ones_grow_to_the_longest() {
+        let health = Health::default();
+        let mut backoff = Backoff::new(&health, 3 * SECOND);
+        let now = Instant::now();
+        assert_eq!(backoff.after_failure(false, now), Duration::ZERO);
+        let mut most = FIRST_PAUSE;
+        for _ in 0..10 {
+            let pause = backoff.after_failure(false, now);
+            assert!(pause >= most / 2 && pause <= most, "{pause:?} of {most:?}");
+            most = (most * 2).min(3 * SECOND);
+        }
+    }
+
+    #[test]
+    fn a_closed_port_is_probed_by_one_and_for_a_while() {
+        let health = Health::default();
+        let mut one = Backoff::new(&health, 3 * SECOND);
+        let mut other = Backoff::new(&health, 3 * SECOND);
+        let now = Instant::now();
+        for _ in 0..20 {
+            one.after_failure(true, now);
+            other.after_failure(true, now);
+        }
+        assert!(one.after_failure(true, now + SECOND) <= PROBE_PAUSE);
+        assert!(other.after_failure(true, now + SECOND) > SECOND);
+        assert!(one.after_failure(true, now + 2 * PROBE_FOR) > SECOND);
+        assert!(other.after_failure(true, now + SECOND) <= PROBE_PAUSE, "the place was free");
+    }
+
+    #[test]
+    fn success_begins_anew() {
+        let health = Health::default();
+        let mut backoff = Backoff::new(&health, 3 * SECOND);
+        let now = Instant::now();
+        backoff.after_failure(true, now);
+        backoff.after_failure(true, now);
+        backoff.reset();
+        assert_eq!(backoff.after_failure(true, now), Duration::ZERO);
+    }
+}

@@ -1,0 +1,278 @@
+//! One connection to a destination, from the handshake to the goodbye.
+
+use std::future::pending;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::status::Entry;
+use crate::config::Forward;
+use crate::conn::{Shard, SubscriberOptions, Subscription};
+use crate::hub::{LagLimits, Target};
+use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
+use crate::rtmp::url::DEFAULT_VHOST;
+
+/// Handshake and commands together may take so long.
+const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a running leg looks at its lag and for a hung destination.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a destination waits for a first keyframe before it gets what there is.
+const KEYFRAME_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the goodbye may take: what is left of the stream, and the peer's close.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+const HANDSHAKE_RANDOM: usize = 1536;
+
+/// Why a leg is down.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// The host answered that nothing listens there.
+    pub(super) refused: bool,
+    /// It had forwarded before.
+    pub(super) forwarded: bool,
+}
+
+impl Failure {
+    pub(super) fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), refused: false, forwarded: false }
+    }
+
+    pub(super) fn connect(error: &io::Error) -> Self {
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        Self { why: format!("connect: {error}"), refused, forwarded: false }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+pub(super) struct Leg {
+    shard: Rc<Shard>,
+    io: Rc<TcpStream>,
+    session: ClientSession,
+    entry: Arc<Entry>,
+    forward: Forward,
+    /// Before it forwards: what the socket did not take yet.
+    out: Vec<u8>,
+    subscription: Option<Subscription>,
+    /// Bytes and skips of this leg that the entry has counted.
+    counted: (u64, u64),
+    leave_at: Option<Instant>,
+}
+
+impl Leg {
+    pub(super) fn new(
+        shard: &Rc<Shard>,
+        io: TcpStream,
+        entry: &Arc<Entry>,
+        forward: &Forward,
+    ) -> Self {
+        let (key, to) = (entry.stream.key(), &entry.destination);
+        let source = entry.stream.source();
+        let host = if key.vhost() == DEFAULT_VHOST { &to.host } else { key.vhost() };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let stream = match &*source.param {
+            "" => key.stream().to_owned(),
+            param => format!("{}?{param}", key.stream()),
+        };
+        let mut path = source.path;
+        path.push(shard.context().instance.clone());
+        let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
+        let config = ClientConfig {
+            goal: Goal::Publish,
+            tc_url: format!("rtmp://{host}:{}/{}", to.port, key.app()),
+            app: key.app().to_owned(),
+            stream,
+            chunk_size: entry.stream.chunk_size(),
+            digest: true,
+            forwarder: Some((path.join(","), hops)),
+            deadline: DIALOGUE_TIMEOUT,
+        };
+        let random: [u8; HANDSHAKE_RANDOM] = rand::random();
+        Self {
+            shard: Rc::clone(shard),
+            io: Rc::new(io),
+            session: ClientSession::new(config, Box::new(random), Instant::now()),
+            entry: Arc::clone(entry),
+            forward: forward.clone(),
+            out: Vec::new(),
+            subscription: None,
+            counted: (0, 0),
+            leave_at: None,
+        }
+    }
+
+    /// Runs until the stream is over (`Ok`) or the leg fails; calls `connected` when it forwards.
+    pub(super) async fn run(mut self, connected: impl Fn()) -> Result<(), Failure> {
+        let result = self.drive(&connected).await;
+        self.account();
+        self.entry.lag_ms.store(0, Ordering::Relaxed);
+        let forwarded = self.subscription.is_some();
+        result.map_err(|failure| Failure { forwarded, ..failure })
+    }
+
+    async fn drive(&mut self, connected: &impl Fn()) -> Result<(), Failure> {
+        loop {
+            self.send()?;
+            let io = Rc::clone(&self.io);
+            let deadline = self.deadline();
+            tokio::select! {
+                ready = io.readable() => {
+                    ready?;
+                    if self.on_readable(connected)? {
+                        return Ok(());
+                    }
+                }
+                ready = io.writable(), if self.is_blocked() => {
+                    ready?;
+                    if let Some(subscription) = &self.subscription {
+                        subscription.on_writable();
+                    }
+                }
+                () = changed(self.subscription.as_ref()) => {}
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+            if self.look()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// True: the destination answered our goodbye, or closed after it.
+    fn on_readable(&mut self, connected: &impl Fn()) -> Result<bool, Failure> {
+        let shard = Rc::clone(&self.shard);
+        let mut scratch = shard.scratch();
+        let n = match self.io.try_read(&mut scratch) {
+            Ok(0) if self.leave_at.is_some() => return Ok(true),
+            Ok(0) => return Err(Failure::new("closed by the destination")),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(_) if self.leave_at.is_some() => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let mut input = &scratch[..n];
+        let mut publishing = None;
+        while let Some(event) = self.session.read(Instant::now(), &mut input)? {
+            match event {
+                ClientEvent::Publishing(msid) => publishing = Some(msid),
+                ClientEvent::Finished if self.leave_at.is_some() => return Ok(true),
+                ClientEvent::Finished => {
+                    return Err(Failure::new("the destination ended the publish"));
+                }
+                _ => {}
+            }
+        }
+        if let (Some(msid), None) = (publishing, &self.subscription) {
+            self.subscribe(msid);
+            connected();
+        }
+        Ok(false)
+    }
+
+    /// Hands the socket to the fan-out.
+    fn subscribe(&mut self, msid: u32) {
+        let stream = &self.entry.stream;
+        let options = SubscriberOptions {
+            lag: LagLimits { time: self.forward.queue_length, bytes: self.forward.queue_bytes },
+            gop_cache: true,
+            keyframe_wait: KEYFRAME_WAIT,
+            target: Target { chunk_size: stream.chunk_size(), msid, publish: true },
+            player: false,
+        };
+        let mut lead = std::mem::take(&mut self.out);
+        lead.append(&mut self.session.take_output());
+        let io = Rc::clone(&self.io);
+        let floor = Duration::ZERO;
+        let subscription = Subscription::new(&self.shard, stream, io, options, floor, lead);
+        self.subscription = Some(subscription);
+    }
+
+    /// Sends what the session has to say.
+    fn send(&mut self) -> Result<(), Failure> {
+        let mut output = self.session.take_output();
+        if let Some(subscription) = &self.subscription {
+            if !output.is_empty() && !subscription.send(&output) {
+                return Err(Failure::new("the destination does not read"));
+            }
+            return Ok(());
+        }
+        self.out.append(&mut output);
+        while !self.out.is_empty() {
+            match self.io.try_write(&self.out) {
+                Ok(n) => drop(self.out.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at deadlines, a hung destination and the end of the stream. True: all is said.
+    fn look(&mut self) -> Result<bool, Failure> {
+        let now = Instant::now();
+        self.session.handle_timeout(now)?;
+        if self.leave_at.is_some_and(|at| now >= at) {
+            return Ok(true);
+        }
+        let Some(subscription) = &self.subscription else { return Ok(false) };
+        let state = subscription.state();
+        self.entry.lag_ms.store(state.lag.as_millis() as u64, Ordering::Relaxed);
+        self.account();
+        if let Some(error) = state.failed {
+            return Err(Failure::new(error));
+        }
+        if state.blocked_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
+            return Err(Failure::new("the destination takes nothing"));
+        }
+        if state.ended && state.drained && self.leave_at.is_none() {
+            self.session.finish();
+            self.leave_at = Some(now + GOODBYE);
+        }
+        Ok(false)
+    }
+
+    fn account(&mut self) {
+        let Some(subscription) = &self.subscription else { return };
+        let state = subscription.state();
+        let (sent, skips) = std::mem::replace(&mut self.counted, (state.sent_bytes, state.skips));
+        self.entry.sent_bytes.fetch_add(state.sent_bytes - sent, Ordering::Relaxed);
+        self.entry.skips.fetch_add(state.skips - skips, Ordering::Relaxed);
+    }
+
+    fn is_blocked(&self) -> bool {
+        match &self.subscription {
+            Some(subscription) => subscription.state().blocked_since.is_some(),
+            None => !self.out.is_empty(),
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let look = Instant::now() + LOOK;
+        let due = [self.session.poll_timeout(), self.leave_at].into_iter().flatten();
+        due.fold(look, Instant::min)
+    }
+}
+
+async fn changed(subscription: Option<&Subscription>) {
+    match subscription {
+        Some(subscription) => subscription.changed().await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,158 @@
+//! One fixed piece of a media log: memory that one thread appends to and every thread reads.
+//!
+//! This is one of the few modules with `unsafe`: bytes below `written` are never changed again, so
+//! they may be read through a shared reference while the writer goes on behind them.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use memmap2::{MmapMut, MmapRaw};
+
+use super::index::Entry;
+
+/// Bytes in a segment. Small enough that a slow reader pins little, large enough that a pass
+/// rarely meets a border; only pages that were written are resident.
+pub const SEGMENT_BYTES: usize = 256 << 10;
+
+/// A piece of a log. Offsets are the log's own: bytes since the stream began.
+#[derive(Debug)]
+pub struct Segment {
+    map: MmapRaw,
+    base: u64,
+    /// Where the message ends that began in an earlier segment; `base` if none did.
+    lead_end: u64,
+    /// Messages of the log before this segment's first entry.
+    first_sequence: u64,
+    /// Bytes that are valid: `0 <= written <= SEGMENT_BYTES`, only ever grows.
+    written: AtomicUsize,
+    entries: Mutex<Vec<Entry>>,
+}
+
+impl Segment {
+    /// Offset of the first byte.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Offset one past the last byte that may be read.
+    pub fn end(&self) -> u64 {
+        self.base + self.written.load(Ordering::Acquire) as u64
+    }
+
+    /// Where the message ends that was open at `base`.
+    pub fn lead_end(&self) -> u64 {
+        self.lead_end
+    }
+
+    /// Number, counted from the stream's first, of the first message that begins here.
+    pub fn first_sequence(&self) -> u64 {
+        self.first_sequence
+    }
+
+    /// The messages that begin in this segment.
+    pub fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The part of `from..to` that lies in this segment and is written.
+    pub fn slice(&self, from: u64, to: u64) -> &[u8] {
+        let end = self.end();
+        let from = from.clamp(self.base, end);
+        let to = to.clamp(from, end);
+        let (start, len) = ((from - self.base) as usize, (to - from) as usize);
+        // SAFETY: `start + len <= written <= SEGMENT_BYTES`, so the range lies in the mapping, which
+        // lives as long as `self`. The Acquire load in `end` pairs with the Release store in
+        // `SegmentWriter::put`: these bytes were stored before, and no one stores to them again.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(start), len) }
+    }
+}
+
+/// The one writer of a segment.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    segment: Arc<Segment>,
+}
+
+impl SegmentWriter {
+    /// Maps a new segment at `base`; errors are the kernel's (out of memory, too many mappings).
+    pub fn new(base: u64, lead_end: u64, first_sequence: u64) -> io::Result<Self> {
+        let segment = Segment {
+            map: MmapRaw::from(MmapMut::map_anon(SEGMENT_BYTES)?),
+            base,
+            lead_end,
+            first_sequence,
+            written: AtomicUsize::new(0),
+            entries: Mutex::new(Vec::new()),
+        };
+        Ok(Self { segment: Arc::new(segment) })
+    }
+
+    /// The segment, for readers.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Appends as much of `bytes` as there is room for, and says how much that was.
+    pub fn put(&mut self, bytes: &[u8]) -> usize {
+        let written = self.segment.written.load(Ordering::Relaxed);
+        let len = bytes.len().min(SEGMENT_BYTES - written);
+        // SAFETY: `written + len <= SEGMENT_BYTES`, the length of the mapping. This range lies at
+        // and above `written`, which no reader looks at, and `&mut self` on the segment's only
+        // writer (not `Clone`, made with the segment) keeps other stores away. `bytes` cannot
+        // overlap it: shared slices only ever show what is below `written`.
+        unsafe {
+            let target = self.segment.map.as_mut_ptr().add(written);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, len);
+        }
+        self.segment.written.store(written + len, Ordering::Release);
+        len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_only_what_was_written() {
+        let mut writer = SegmentWriter::new(1000, 1000, 0).unwrap();
+        assert_eq!(writer.put(b"hello"), 5);
+        let segment = Arc::clone(writer.segment());
+        assert_eq!(segment.slice(0, u64::MAX), b"hello");
+        assert_eq!(segment.slice(1002, 1004), b"ll");
+        assert_eq!(segment.slice(2000, 3000), b"");
+        assert_eq!(writer.put(b" world"), 6);
+        assert_eq!(segment.slice(1000, 1011), b"hello world");
+    }
+
+    #[test]
+    fn stops_at_its_end() {
+        let mut writer = SegmentWriter::new(0, 0, 0).unwrap();
+        assert_eq!(writer.put(&vec![7; SEGMENT_BYTES - 2]), SEGMENT_BYTES - 2);
+        assert_eq!(writer.put(b"abc"), 2);
+        assert_eq!(writer.put(b"c"), 0);
+        assert_eq!(writer.segment().end(), SEGMENT_BYTES as u64);
+    }
+
+    #[test]
+    fn another_thread_reads_while_one_writes() {
+        let mut writer = SegmentWriter::new(0, 0, 0).unwrap();
+        let segment = Arc::clone(writer.segment());
+        let reader = std::thread::spawn(move || {
+            loop {
+                let seen = segment.slice(0, u64::MAX);
+                assert!(seen.iter().enumerate().all(|(i, b)| *b == (i % 251) as u8));
+                if seen.len() == SEGMENT_BYTES {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        });
+        let all: Vec<u8> = (0..SEGMENT_BYTES).map(|i| (i % 251) as u8).collect();
+        for part in all.chunks(1777) {
+            writer.put(part);
+        }
+        reader.join().unwrap();
+    }
+}

@@ -1,0 +1,206 @@
+//! The running server: binds, starts the shards, and stops them when it is told to.
+
+mod process;
+mod snapshot;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::conn::{Acceptor, Context, Shards, bind};
+use crate::forward::{Registry, Supervisor};
+
+/// How often streams whose grace time is over are looked for, and rates are sampled.
+const SWEEP: Duration = Duration::from_millis(500);
+
+/// While the process stops it looks so often whether streams can end.
+const STOP_SWEEP: Duration = Duration::from_millis(50);
+
+/// Runs a server with `config` until a signal ends it.
+///
+/// Errors: an address cannot be bound, the pid file is locked, threads cannot be made.
+pub fn run(mut config: Config) -> anyhow::Result<()> {
+    let _pid_file = config.pid.as_deref().map(process::PidFile::lock).transpose()?;
+    config.max_connections = process::fit_connections(config.max_connections)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        // Before anything is served, so that no signal finds its default action.
+        let signals = Signals::new().context("signals")?;
+        let server = Server::start(config)?;
+        server.serve(signals).await
+    });
+    // Whoever could not be drained in time is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+struct Server {
+    context: Arc<Context>,
+    shards: Arc<Shards>,
+    tasks: TaskTracker,
+    drain_timeout: Duration,
+    /// Cancelled last, when nothing is left to show.
+    end: CancellationToken,
+}
+
+impl Server {
+    fn start(config: Config) -> anyhow::Result<Self> {
+        let listeners = config
+            .listen
+            .iter()
+            .map(|address| bind(*address, &config.listen).with_context(|| format!("listen on {address}")))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let api = config
+            .http_api
+            .enabled
+            .then(|| bind(config.http_api.listen, &[]))
+            .transpose()
+            .with_context(|| format!("http_api: listen on {}", config.http_api.listen))?;
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let drain_timeout = config.drain_timeout;
+        let context = Arc::new(Context::new(config));
+        let shards = Arc::new(Shards::start(&context, threads)?);
+        let tasks = TaskTracker::new();
+        let end = CancellationToken::new();
+        info!(splice = snapshot::SPLICE, threads, "data plane");
+
+        let registry = Arc::new(Registry::default());
+        let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
+        let bound = bound.collect::<std::io::Result<Vec<_>>>()?;
+        let sampler =
+            Arc::new(snapshot::Sampler::new(Arc::clone(&context), Arc::clone(&registry), bound));
+        for listener in listeners {
+            info!(address = %listener.local_addr()?, "listening");
+            let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&shards), listener)?;
+            tasks.spawn(acceptor.run());
+        }
+        let supervisor =
+            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&registry));
+        tasks.spawn(supervisor.run());
+        tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
+        if let Some(listener) = api {
+            info!(address = %listener.local_addr()?, "http api listening");
+            let listener = TcpListener::from_std(listener)?;
+            let snapshot = move || sampler.snapshot();
+            let serve = crate::http::serve(listener, snapshot, end.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serve.await {
+                    warn!(%error, "http api ended");
+                }
+            });
+        }
+        Ok(Self { context, shards, tasks, drain_timeout, end })
+    }
+
+    async fn serve(self, mut signals: Signals) -> anyhow::Result<()> {
+        if signals.next().await == Stop::Now {
+            info!("stopping at once");
+            return Ok(());
+        }
+        let open = self.context.totals.open.load(std::sync::atomic::Ordering::Relaxed);
+        info!(connections = open, timeout = ?self.drain_timeout, "stopping gracefully");
+        self.context.stop.cancel();
+        let drain_timeout = self.drain_timeout;
+        tokio::select! {
+            () = self.drain() => info!("stopped"),
+            () = tokio::time::sleep(drain_timeout) => warn!("stopped before all was drained"),
+            _ = signals.next() => warn!("stopped at once by a second signal"),
+        }
+        Ok(())
+    }
+
+    /// Waits until every connection and forward has said goodbye.
+    async fn drain(self) {
+        let Self { context, shards, tasks, end, .. } = self;
+        let ending = tokio::spawn(async move {
+            loop {
+                context.hub.end_all();
+                tokio::time::sleep(STOP_SWEEP).await;
+            }
+        });
+        // Once the acceptors and the supervisor are gone, this is the last handle on the shards.
+        let joined = tokio::task::spawn_blocking(move || {
+            let mut shards = shards;
+            loop {
+                match Arc::try_unwrap(shards) {
+                    Ok(last) => return last.join(),
+                    Err(shared) => shards = shared,
+                }
+                std::thread::park_timeout(STOP_SWEEP);
+            }
+        });
+        if joined.await.is_err() {
+            warn!("the shards did not end well");
+        }
+        ending.abort();
+        end.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+async fn sweep(context: Arc<Context>, sampler: Arc<snapshot::Sampler>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    loop {
+        tick.tick().await;
+        let now = Instant::now();
+        context.hub.sweep(now);
+        sampler.sample(now);
+    }
+}
+
+async fn until(end: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = task => {}
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Stop {
+    Gracefully,
+    Now,
+}
+
+/// TERM and QUIT stop gracefully, INT at once; HUP is spoken for by a reload.
+struct Signals {
+    term: Signal,
+    quit: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return Stop::Gracefully,
+                _ = self.quit.recv() => return Stop::Gracefully,
+                _ = self.int.recv() => return Stop::Now,
+                _ = self.hup.recv() => {
+                    warn!("SIGHUP: this version cannot reload; the running config stays");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The state of the process as one [`Snapshot`].
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::conn::Context;
+use crate::forward::Registry;
+use crate::hub::{Phase, Stream};
+use crate::rtmp::flv::Codec;
+use crate::status::{Snapshot, StreamStatus, Totals};
+
+/// How 1:1 legs are carried.
+pub(super) const SPLICE: &str = "user (built without the kernel program)";
+
+/// Rates are taken over about so long.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// Takes snapshots, and the samples that rates need.
+pub(super) struct Sampler {
+    context: Arc<Context>,
+    forwards: Arc<Registry>,
+    listen: Vec<String>,
+    rates: Mutex<HashMap<usize, Rate>>,
+}
+
+#[derive(Clone, Copy)]
+struct Rate {
+    since: Instant,
+    bytes: u64,
+    bps: u64,
+}
+
+impl Sampler {
+    pub(super) fn new(context: Arc<Context>, forwards: Arc<Registry>, listen: Vec<String>) -> Self {
+        Self { context, forwards, listen, rates: Mutex::default() }
+    }
+
+    /// Looks at the byte counters.
+    pub(super) fn sample(&self, now: Instant) {
+        self.forwards.forget_done();
+        let streams = self.context.hub.list();
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = HashMap::with_capacity(streams.len());
+        for stream in &streams {
+            let bytes = stream.counters.received_bytes.load(Relaxed);
+            let id = Arc::as_ptr(stream) as usize;
+            let rate = rates.get(&id).copied().unwrap_or(Rate { since: now, bytes, bps: 0 });
+            next.insert(id, rate.moved(now, bytes));
+        }
+        *rates = next;
+    }
+
+    /// The process now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let totals = &self.context.totals;
+        let mut streams: Vec<_> =
+            self.context.hub.list().iter().map(|stream| self.stream(stream, now)).collect();
+        streams.sort_by(|a, b| (&a.vhost, &a.app, &a.stream).cmp(&(&b.vhost, &b.app, &b.stream)));
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.context.started.elapsed().as_secs(),
+            connections: totals.open.load(Relaxed),
+            splice: SPLICE.into(),
+            listen: self.listen.clone(),
+            streams,
+            totals: Totals {
+                connections: totals.connections.load(Relaxed),
+                refused: totals.refused.load(Relaxed),
+                errors: totals.errors.load(Relaxed),
+                received_bytes: totals.received_bytes.load(Relaxed),
+                sent_bytes: totals.sent_bytes.load(Relaxed),
+                skips: totals.skips.load(Relaxed),
+            },
+        }
+    }
+
+    fn stream(&self, stream: &Arc<Stream>, now: Instant) -> StreamStatus {
+        let (key, counters) = (stream.key(), &stream.counters);
+        let state = match stream.phase() {
+            Phase::Waiting => "waiting",
+            Phase::Live => "live",
+            Phase::Grace(_) => "grace",
+            Phase::Ended => "ended",
+        };
+        let (video, audio) = stream.codecs();
+        let name = |codec: Codec| match codec {
+            Codec::Unknown => String::new(),
+            known => known.to_string(),
+        };
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = rates.get(&(Arc::as_ptr(stream) as usize)).map_or(0, |rate| rate.bps);
+        StreamStatus {
+            vhost: key.vhost().into(),
+            app: key.app().into(),
+            stream: key.stream().into(),
+            state: state.into(),
+            publisher: if state == "live" { stream.source().peer } else { String::new() },
+            players: counters.players.load(Relaxed),
+            received_bytes: counters.received_bytes.load(Relaxed),
+            messages: counters.messages.load(Relaxed),
+            log_bytes: stream.log_bytes(),
+            bitrate_bps: rate,
+            video: name(video),
+            audio: name(audio),
+            skips: counters.skips.load(Relaxed),
+            forwards: self.forwards.of(stream, now),
+        }
+    }
+}
+
+impl Rate {
+    fn moved(self, now: Instant, bytes: u64) -> Self {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < RATE_WINDOW {
+            return self;
+        }
+        let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
+        Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
+    }
+}

@@ -1,0 +1,146 @@
+//! FFmpeg, rtmpdump and GStreamer as publishers and players.
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::flv::{self, Tag};
+use super::process::Process;
+
+/// A program that plays a stream into a file.
+pub struct Player {
+    name: &'static str,
+    process: Process,
+    file: PathBuf,
+}
+
+impl Player {
+    /// Waits for the end of the stream and reads what was recorded.
+    ///
+    /// The exit status says nothing (rtmpdump: 2 for "maybe incomplete" after every live stream).
+    #[track_caller]
+    pub fn finish(mut self, within: Duration) -> Vec<Tag> {
+        let status = self.process.wait(within);
+        assert!(
+            self.file.exists(),
+            "{}: {status}\n{}",
+            self.name,
+            self.process.log()
+        );
+        flv::read(&self.file)
+    }
+
+    fn start(
+        dir: &Path,
+        name: &'static str,
+        install: &str,
+        make: impl FnOnce(&str) -> Command,
+    ) -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let file = dir.join(format!("{name}.{n}.flv"));
+        let mut command = make(file.to_str().expect("path"));
+        let process = Process::spawn(dir, name, install, &mut command);
+        Self {
+            name,
+            process,
+            file,
+        }
+    }
+
+    /// rtmpdump (librtmp): writes the messages as they come.
+    pub fn rtmpdump(dir: &Path, url: &str) -> Self {
+        Self::start(dir, "rtmpdump", "rtmpdump", |file| {
+            let mut command = Command::new("rtmpdump");
+            command.args(["--live", "--timeout", "60", "--rtmp", url, "--flv", file]);
+            command
+        })
+    }
+
+    /// FFmpeg, multiplexing again with the times it got.
+    pub fn ffmpeg(dir: &Path, url: &str) -> Self {
+        Self::start(dir, "ffmpeg-play", "ffmpeg", |file| {
+            let mut command = Command::new("ffmpeg");
+            command.args(["-hide_banner", "-nostdin", "-y", "-copyts", "-i", url]);
+            command.args([
+                "-c",
+                "copy",
+                "-flvflags",
+                "no_duration_filesize",
+                "-f",
+                "flv",
+                file,
+            ]);
+            command
+        })
+    }
+
+    /// GStreamer's rtmp2src: writes the messages as they come.
+    pub fn gstreamer(dir: &Path, url: &str) -> Self {
+        Self::start(
+            dir,
+            "gst-play",
+            "gstreamer1.0-tools and -plugins-bad",
+            |file| {
+                let mut command = Command::new("gst-launch-1.0");
+                command.args([
+                    "rtmp2src",
+                    &format!("location={url}"),
+                    "timeout=60",
+                    "!",
+                    "filesink",
+                ]);
+                command.arg(format!("location={file}"));
+                command
+            },
+        )
+    }
+}
+
+/// How FFmpeg publishes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Publish {
+    /// Seconds to add to all times.
+    pub offset: u32,
+    /// Repeat the file without end.
+    pub endless: bool,
+}
+
+/// FFmpeg publishing `clip` in real time.
+pub fn ffmpeg_publish(dir: &Path, clip: &Path, url: &str, how: Publish) -> Process {
+    ffmpeg(dir, clip, url, how, &["-re"])
+}
+
+/// FFmpeg copying `clip` to `url`, with more options for its input.
+pub fn ffmpeg(dir: &Path, clip: &Path, url: &str, how: Publish, input: &[&str]) -> Process {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-hide_banner", "-nostdin", "-y"]).args(input);
+    if how.endless {
+        command.args(["-stream_loop", "-1"]);
+    }
+    command.arg("-i").arg(clip).args(["-c", "copy"]);
+    if how.offset > 0 {
+        command.args(["-output_ts_offset", &how.offset.to_string()]);
+    }
+    command.args(["-f", "flv", url]);
+    Process::spawn(dir, "ffmpeg-publish", "ffmpeg", &mut command)
+}
+
+/// GStreamer publishing `clip` with `sink`; what its multiplexer made is written to `copy`, since
+/// that, not the clip, is what it publishes.
+pub fn gst_publish(dir: &Path, clip: &Path, sink: &str, url: &str, copy: &Path) -> Process {
+    let pipeline = format!(
+        "filesrc location={} ! flvdemux name=d flvmux name=m streamable=true ! tee name=t \
+         d.video ! queue ! m. d.audio ! queue ! m. \
+         t. ! queue ! {sink} location={url} t. ! queue ! filesink location={}",
+        clip.display(),
+        copy.display(),
+    );
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(pipeline.split_whitespace());
+    Process::spawn(
+        dir,
+        "gst-publish",
+        "gstreamer1.0-tools, -plugins-good and -plugins-bad",
+        &mut command,
+    )
+}

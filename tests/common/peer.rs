@@ -1,0 +1,450 @@
+//! RTMP clients made of the library's own session, a blocking socket and a thread.
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use forwarder::rtmp::Timestamp;
+use forwarder::rtmp::message::MediaKind;
+use forwarder::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
+
+use super::flv::{AUDIO, Tag, VIDEO};
+use super::media::Synthetic;
+use super::{seconds, wait_until};
+
+/// What a peer was told.
+#[derive(Debug, PartialEq)]
+pub enum Seen {
+    /// Publish.Start or Play.Start.
+    Started,
+    /// Audio, video or data.
+    Media(Tag),
+    /// The stream is over.
+    Finished,
+    /// Another status.
+    Status(String),
+    /// The session failed or was refused.
+    Failed(SessionError),
+    /// The server closed the connection.
+    Closed,
+}
+
+/// A client connection.
+pub struct Peer {
+    socket: TcpStream,
+    session: ClientSession,
+    inbox: VecDeque<Seen>,
+    closed: bool,
+}
+
+impl Peer {
+    /// Connects and says hello, but does not wait for an answer. `path` is `app/stream[?params]`.
+    pub fn open(address: SocketAddr, goal: Goal, path: &str) -> Self {
+        Self::open_at(address, &address.to_string(), goal, path)
+    }
+
+    /// As `open`, naming another host in the tcUrl.
+    pub fn open_at(address: SocketAddr, host: &str, goal: Goal, path: &str) -> Self {
+        let socket = TcpStream::connect(address).expect("connect");
+        Self::on(socket, host, goal, path)
+    }
+
+    /// As `open_at`, on a socket that is connected.
+    pub fn on(socket: TcpStream, host: &str, goal: Goal, path: &str) -> Self {
+        let (app, stream) = path.rsplit_once('/').expect("app/stream");
+        socket.set_nodelay(true).expect("socket option");
+        let config = ClientConfig {
+            goal,
+            tc_url: format!("rtmp://{host}/{app}"),
+            app: app.to_owned(),
+            stream: stream.to_owned(),
+            chunk_size: 4096,
+            digest: goal == Goal::Play,
+            forwarder: None,
+            deadline: seconds(10),
+        };
+        let random: Vec<u8> = (0..1536_u32)
+            .map(|i| u8::try_from(i * 7 % 251).unwrap())
+            .collect();
+        let session = ClientSession::new(config, random.into(), Instant::now());
+        Self {
+            socket,
+            session,
+            inbox: VecDeque::new(),
+            closed: false,
+        }
+    }
+
+    /// Publishes `path`; returns when the server said Publish.Start.
+    #[track_caller]
+    pub fn publish(address: SocketAddr, path: &str) -> Self {
+        Self::open(address, Goal::Publish, path).started()
+    }
+
+    /// Plays `path`; returns when the server said Play.Start.
+    #[track_caller]
+    pub fn play(address: SocketAddr, path: &str) -> Self {
+        Self::open(address, Goal::Play, path).started()
+    }
+
+    /// Waits for the start.
+    #[track_caller]
+    pub fn started(mut self) -> Self {
+        let seen = self.next(seconds(10));
+        assert_eq!(seen, Some(Seen::Started), "wanted a start");
+        self
+    }
+
+    /// Our address, as the server logs it.
+    pub fn local(&self) -> SocketAddr {
+        self.socket.local_addr().expect("address")
+    }
+
+    /// The next thing we are told, if one comes `within` the time. `Closed` again and again at the end.
+    pub fn next(&mut self, within: Duration) -> Option<Seen> {
+        let end = Instant::now() + within;
+        loop {
+            if let Some(seen) = self.inbox.pop_front() {
+                return Some(seen);
+            }
+            if self.closed {
+                return Some(Seen::Closed);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            self.pump(left);
+        }
+    }
+
+    /// Waits for the server to close; gives what it said until then, media left out.
+    #[track_caller]
+    pub fn until_closed(&mut self, within: Duration) -> Vec<Seen> {
+        let end = Instant::now() + within;
+        let mut all = Vec::new();
+        loop {
+            match self.next(end.saturating_duration_since(Instant::now())) {
+                Some(Seen::Closed) => return all,
+                Some(Seen::Media(_)) => {}
+                Some(seen) => all.push(seen),
+                None => panic!("still open after {within:?}; said {all:?}"),
+            }
+        }
+    }
+
+    /// Reads until the server closes, at most `within` the time.
+    fn drain(&mut self, within: Duration) {
+        let end = Instant::now() + within;
+        while !self.closed && Instant::now() < end {
+            self.pump(Duration::from_millis(50));
+        }
+    }
+
+    /// Sends one message.
+    pub fn send(&mut self, tag: &Tag) -> std::io::Result<()> {
+        let kind = match tag.kind {
+            AUDIO => MediaKind::Audio,
+            VIDEO => MediaKind::Video,
+            _ => MediaKind::Data,
+        };
+        self.session
+            .send_media(kind, Timestamp(tag.timestamp), &tag.body);
+        self.flush()
+    }
+
+    /// Says that the publish or play is over.
+    pub fn finish(&mut self) {
+        self.session.finish();
+        drop(self.flush());
+    }
+
+    /// Reads what is there, without waiting longer than `wait`.
+    pub fn pump(&mut self, wait: Duration) {
+        if self.flush().is_err() {
+            self.closed = true;
+            return;
+        }
+        let wait = wait.clamp(Duration::from_millis(1), seconds(1));
+        self.socket
+            .set_read_timeout(Some(wait))
+            .expect("socket option");
+        let mut buffer = vec![0; 65_536];
+        match self.socket.read(&mut buffer) {
+            Ok(0) => self.closed = true,
+            Ok(n) => self.feed(&buffer[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => self.closed = true,
+        }
+    }
+
+    fn feed(&mut self, input: &[u8]) {
+        let mut rest = input.len();
+        loop {
+            let mut piece = &input[input.len() - rest..];
+            match self.session.read(Instant::now(), &mut piece) {
+                Ok(Some(event)) => self.inbox.extend(seen(event)),
+                Ok(None) => break,
+                Err(error) => {
+                    self.inbox.push_back(Seen::Failed(error));
+                    self.closed = true;
+                    break;
+                }
+            }
+            rest = piece.len();
+        }
+        drop(self.flush());
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.session.has_output() {
+            self.socket.write_all(&self.session.take_output())?;
+        }
+        Ok(())
+    }
+}
+
+fn seen(event: ClientEvent<'_>) -> Option<Seen> {
+    Some(match event {
+        ClientEvent::Publishing(_) | ClientEvent::Playing(_) => Seen::Started,
+        ClientEvent::Media(m) => Seen::Media(Tag {
+            kind: m.kind.type_id(),
+            timestamp: m.timestamp.0,
+            body: m.payload.to_vec(),
+        }),
+        ClientEvent::Finished => Seen::Finished,
+        ClientEvent::Status(code) => Seen::Status(code),
+        _ => return None,
+    })
+}
+
+/// A player in a thread that keeps all it gets.
+pub struct Recorder {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    tags: Mutex<Vec<Tag>>,
+    other: Mutex<Vec<Seen>>,
+    paused: AtomicBool,
+    stop: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Recorder {
+    /// Plays `path`; returns when the server said Play.Start.
+    #[track_caller]
+    pub fn start(address: SocketAddr, path: &str) -> Self {
+        Self::of(Peer::play(address, path))
+    }
+
+    /// Records what `peer` gets.
+    pub fn of(mut peer: Peer) -> Self {
+        let shared = Arc::new(Shared::default());
+        let in_thread = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let shared = in_thread;
+            while !shared.stop.load(Ordering::Relaxed) {
+                if shared.paused.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+                match peer.next(Duration::from_millis(50)) {
+                    Some(Seen::Media(tag)) => shared.tags.lock().unwrap().push(tag),
+                    Some(Seen::Closed) => break,
+                    Some(seen) => shared.other.lock().unwrap().push(seen),
+                    None => {}
+                }
+            }
+            shared.ended.store(true, Ordering::Relaxed);
+        });
+        Self {
+            shared,
+            thread: Some(thread),
+        }
+    }
+
+    /// What came so far.
+    pub fn tags(&self) -> Vec<Tag> {
+        self.shared.tags.lock().unwrap().clone()
+    }
+
+    /// How many messages came so far.
+    pub fn count(&self) -> usize {
+        self.shared.tags.lock().unwrap().len()
+    }
+
+    /// Whether `tag` came.
+    pub fn has(&self, tag: &Tag) -> bool {
+        self.shared
+            .tags
+            .lock()
+            .unwrap()
+            .iter()
+            .rev()
+            .any(|t| t == tag)
+    }
+
+    /// Stops or goes on reading from the socket.
+    pub fn pause(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Whether the server closed the connection.
+    pub fn ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server said that the stream is over.
+    pub fn finished(&self) -> bool {
+        self.shared.other.lock().unwrap().contains(&Seen::Finished)
+    }
+
+    /// Waits until the last frame of `published` is there, and leaves with all that came.
+    #[track_caller]
+    pub fn until_last(self, published: &[Tag], within: Duration) -> Vec<Tag> {
+        let last = published.iter().rfind(|t| t.is_frame()).expect("frames");
+        wait_until("the last frame arrives", within, || {
+            self.has(last) || self.ended()
+        });
+        self.tags()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// A publisher of a synthetic stream in real time, in a thread.
+pub struct Live {
+    sent: Arc<Mutex<Vec<Tag>>>,
+    end: Arc<Mutex<Option<End>>>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+/// How a publisher leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// FCUnpublish, deleteStream, close.
+    Polite,
+    /// Gone without a word.
+    Abrupt,
+}
+
+impl Live {
+    /// Publishes `path` until stopped, beginning with frame 0.
+    #[track_caller]
+    pub fn start(address: SocketAddr, path: &str, source: Synthetic) -> Self {
+        Self::of(Peer::publish(address, path), source, 0)
+    }
+
+    /// Publishes on `peer`, beginning with frame `first`, which must be a keyframe.
+    pub fn of(mut peer: Peer, source: Synthetic, first: u32) -> Self {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let end = Arc::new(Mutex::new(None));
+        let (in_sent, in_end) = (Arc::clone(&sent), Arc::clone(&end));
+        let thread = std::thread::spawn(move || {
+            let send = |peer: &mut Peer, tag: Tag| {
+                let result = peer.send(&tag);
+                in_sent.lock().unwrap().push(tag);
+                result
+            };
+            for tag in source.preamble() {
+                send(&mut peer, tag)?;
+            }
+            let begin = Instant::now();
+            for n in first.. {
+                let due = u64::from(source.offset(n) - source.offset(first));
+                let early = Duration::from_millis(due).saturating_sub(begin.elapsed());
+                std::thread::sleep(early);
+                let end = *in_end.lock().unwrap();
+                match end {
+                    Some(End::Polite) => {
+                        peer.finish();
+                        break;
+                    }
+                    Some(End::Abrupt) => break,
+                    None => {}
+                }
+                for tag in source.frame(n) {
+                    send(&mut peer, tag)?;
+                }
+                if n % source.fps == 0 {
+                    peer.pump(Duration::from_millis(1));
+                }
+            }
+            // what was sent is to arrive: no reset by closing on unread bytes
+            drop(peer.socket.shutdown(Shutdown::Write));
+            peer.drain(seconds(1));
+            Ok(())
+        });
+        Self {
+            sent,
+            end,
+            thread: Some(thread),
+        }
+    }
+
+    /// What was sent so far.
+    pub fn sent(&self) -> Vec<Tag> {
+        self.sent.lock().unwrap().clone()
+    }
+
+    /// The newest time sent.
+    pub fn edge(&self) -> u32 {
+        self.sent.lock().unwrap().last().map_or(0, |t| t.timestamp)
+    }
+
+    /// How many messages were sent so far.
+    pub fn count(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+
+    /// Waits until `n` more messages were sent.
+    #[track_caller]
+    pub fn wait_more(&self, n: usize) {
+        let goal = self.count() + n;
+        wait_until("the publisher goes on", seconds(60), || {
+            self.count() >= goal || self.is_over()
+        });
+        assert!(!self.is_over(), "the publisher was disturbed");
+    }
+
+    /// Whether the server ended it.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends it and gives all that was sent. Panics if it had been disturbed.
+    #[track_caller]
+    pub fn stop(mut self, end: End) -> Vec<Tag> {
+        *self.end.lock().unwrap() = Some(end);
+        let result = self
+            .thread
+            .take()
+            .expect("thread")
+            .join()
+            .expect("publisher's thread");
+        result.expect("the publisher was disturbed");
+        self.sent()
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        *self.end.lock().unwrap() = Some(End::Abrupt);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Child processes that do not outlive their test and tell what they said when it fails.
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running program; killed on drop.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    exit: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` with both outputs going to a log file in `dir`.
+    ///
+    /// `install`: what to install when the program is missing.
+    #[track_caller]
+    pub fn spawn(dir: &Path, name: &str, install: &str, command: &mut Command) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let log = dir.join(format!(
+            "{name}.{}.log",
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
+        let out = File::create(&log).expect("log file");
+        let err = out.try_clone().expect("log file");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = child.unwrap_or_else(|error| match error.kind() {
+            ErrorKind::NotFound => panic!("{name}: install {install} (cargo xtask test does)"),
+            _ => panic!("{name} does not start: {error}"),
+        });
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            exit: None,
+        }
+    }
+
+    /// Sends a signal to this process only.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).expect("signal");
+    }
+
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.exit.is_none() {
+            self.exit = self.child.try_wait().expect("wait");
+        }
+        self.exit
+    }
+
+    /// Waits for its end; panics when that takes longer.
+    #[track_caller]
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.try_wait() {
+                return status;
+            }
+            assert!(
+                start.elapsed() < within,
+                "{} still runs after {within:?}",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for its end and panics unless it succeeded.
+    #[track_caller]
+    pub fn succeed(&mut self, within: Duration) {
+        let status = self.wait(within);
+        assert!(status.success(), "{}: {status}\n{}", self.name, self.log());
+    }
+
+    /// Kills it at once and waits until it is gone.
+    pub fn kill(&mut self) {
+        if self.try_wait().is_none() {
+            self.child.kill().expect("kill");
+            self.exit = Some(self.child.wait().expect("wait"));
+        }
+    }
+
+    /// What it wrote so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let status = self.try_wait();
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("---- {} ({status:?}) ----\n{tail}", self.name);
+        }
+    }
+}

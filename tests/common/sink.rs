@@ -1,0 +1,178 @@
+//! A slave that only writes down what is forwarded to it.
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use forwarder::rtmp::session::{ServerConfig, ServerEvent, ServerSession};
+
+use super::flv::Tag;
+
+/// What one connection brought.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    /// tcUrl of its `connect`.
+    pub tc_url: String,
+    /// App of its `connect`.
+    pub app: String,
+    /// Stream name of its `publish`, with parameters.
+    pub stream: String,
+    /// Its media.
+    pub tags: Vec<Tag>,
+    /// It said that the publish is over.
+    pub unpublished: bool,
+    /// It is closed.
+    pub closed: bool,
+}
+
+/// The slave; stops listening and closes all on drop.
+pub struct Sink {
+    /// Where it listens.
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sink {
+    /// Listens on `address`.
+    pub fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("bind");
+        listener.set_nonblocking(true).expect("socket option");
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (all, stopped) = (Arc::clone(&received), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let mut threads = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((socket, _)) => {
+                        let (all, stopped) = (Arc::clone(&all), Arc::clone(&stopped));
+                        threads.push(std::thread::spawn(move || serve(socket, &all, &stopped)));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+            threads.into_iter().for_each(|t| drop(t.join()));
+        });
+        Self {
+            address,
+            received,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// What came so far, by connection.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// How many messages the newest connection brought.
+    pub fn count(&self) -> usize {
+        self.received
+            .lock()
+            .unwrap()
+            .last()
+            .map_or(0, |r| r.tags.len())
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool) {
+    let index = {
+        let mut all = all.lock().unwrap();
+        all.push(Received::default());
+        all.len() - 1
+    };
+    socket.set_nonblocking(false).expect("socket option");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .expect("socket option");
+    let config = ServerConfig {
+        chunk_size: 4096,
+        out_ack_size: 2_500_000,
+        in_ack_size: 0,
+    };
+    let random = vec![0x5a; 1536].into();
+    let mut session = ServerSession::new(config, random, Instant::now());
+    let mut buffer = vec![0; 65_536];
+    while !stop.load(Ordering::Relaxed) {
+        match socket.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                if !feed(&mut session, &buffer[..n], all, index) {
+                    break;
+                }
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+        if session.has_output() && socket.write_all(&session.take_output()).is_err() {
+            break;
+        }
+    }
+    all.lock().unwrap()[index].closed = true;
+}
+
+/// Whether the connection may go on.
+fn feed(
+    session: &mut ServerSession,
+    input: &[u8],
+    all: &Mutex<Vec<Received>>,
+    index: usize,
+) -> bool {
+    enum Answer {
+        None,
+        Connect,
+        Publish(u32),
+    }
+    let mut rest = input.len();
+    loop {
+        let mut all = all.lock().unwrap();
+        let received = &mut all[index];
+        let mut piece = &input[input.len() - rest..];
+        let answer = match session.read(Instant::now(), &mut piece) {
+            Ok(Some(ServerEvent::Connect(request))) => {
+                (received.tc_url, received.app) = (request.tc_url, request.app);
+                Answer::Connect
+            }
+            Ok(Some(ServerEvent::Publish(request))) => {
+                received.stream = request.stream;
+                Answer::Publish(request.msid)
+            }
+            Ok(Some(ServerEvent::Media(m))) => {
+                let (kind, timestamp) = (m.kind.type_id(), m.timestamp.0);
+                received.tags.push(Tag {
+                    kind,
+                    timestamp,
+                    body: m.payload.to_vec(),
+                });
+                Answer::None
+            }
+            Ok(Some(ServerEvent::Unpublish(_))) => {
+                received.unpublished = true;
+                Answer::None
+            }
+            Ok(Some(_)) => Answer::None,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
+        rest = piece.len();
+        match answer {
+            Answer::None => {}
+            Answer::Connect => session.accept_connect(),
+            Answer::Publish(msid) => session.accept_publish(msid, Instant::now()),
+        }
+    }
+}
