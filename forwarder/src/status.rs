@@ -1,8 +1,11 @@
 //! A snapshot of what the server does: what the API serialises and `forwarder status` prints.
+//!
+//! Fields that are missing read as empty, so that `status` understands servers of other versions.
 use serde::{Deserialize, Serialize};
 
 /// The whole process at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Snapshot {
     /// Version of the program.
     pub version: String,
@@ -24,6 +27,7 @@ pub struct Snapshot {
 
 /// Counters since start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Totals {
     /// Connections accepted.
     pub connections: u64,
@@ -41,6 +45,7 @@ pub struct Totals {
 
 /// One stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StreamStatus {
     /// Vhost.
     pub vhost: String,
@@ -74,6 +79,7 @@ pub struct StreamStatus {
 
 /// One stream's forward to one destination.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ForwardStatus {
     /// `host:port`.
     pub destination: String,

@@ -4,17 +4,17 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// How long a child may take to stop after TERM before it is killed.
+/// How long a child may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// A running child that is stopped when dropped.
@@ -112,17 +112,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
-            return;
-        }
-        self.signal(Signal::SIGTERM);
+        // INT: all that we start stops at once on it, where TERM may mean to wait for players.
+        self.signal(Signal::SIGINT);
         let deadline = Instant::now() + STOP_WITHIN;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
+        // Whatever is left of its group, itself included.
         self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
     }
@@ -185,6 +181,14 @@ pub fn pin(core: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot pin to core {core}"))
 }
 
+/// Cores that we may use.
+pub fn cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count())
+        .filter(|&core| set.is_set(core).unwrap_or(false))
+        .collect())
+}
+
 /// Raises the soft limit of open files to the hard one, for us and for children. Gives the limit.
 pub fn raise_open_files() -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -192,7 +196,7 @@ pub fn raise_open_files() -> Result<u64> {
     Ok(hard)
 }
 
-/// From now on INT and TERM only set a flag, see [`interrupted`].
+/// From now on INT and TERM are only counted, see [`interrupted`].
 pub fn catch_interrupt() -> Result<()> {
     static CAUGHT: OnceLock<()> = OnceLock::new();
     if CAUGHT.set(()).is_err() {
@@ -207,22 +211,26 @@ pub fn catch_interrupt() -> Result<()> {
             let int = signal(SignalKind::interrupt());
             let term = signal(SignalKind::terminate());
             if let (Ok(mut int), Ok(mut term)) = (int, term) {
-                tokio::select! { _ = int.recv() => (), _ = term.recv() => () }
-                INTERRUPTED.store(true, Ordering::Relaxed);
-                // The second one means it.
-                tokio::select! { _ = int.recv() => (), _ = term.recv() => () }
-                std::process::exit(130);
+                loop {
+                    tokio::select! { _ = int.recv() => (), _ = term.recv() => () }
+                    INTERRUPTS.fetch_add(1, Ordering::Relaxed);
+                }
             }
         });
     });
     Ok(())
 }
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
 /// Whether INT or TERM has come since [`catch_interrupt`].
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    interrupts() > 0
+}
+
+/// How often INT or TERM has come since [`catch_interrupt`].
+pub fn interrupts() -> u32 {
+    INTERRUPTS.load(Ordering::Relaxed)
 }
 
 /// [`interrupted`] as an error.

@@ -60,14 +60,9 @@ fn run_cluster(args: &Args) -> Result<()> {
     let folder = cluster::target().join("cluster");
     let mut cluster = Cluster::start(&folder)?;
     let mut source = Source::start(cluster.master.port, &folder, args.clip)?;
-    for (n, slave) in cluster.slaves.iter().enumerate() {
-        let url = url(slave.port)?;
-        let proof = prove(&url, &mut source).with_context(|| format!("slave {}", n + 1));
-        println!(
-            "slave {}: {}",
-            n + 1,
-            proof.inspect_err(|_| explain(&cluster))?
-        );
+    if let Err(error) = prove_all(&mut cluster, &mut source) {
+        explain(&cluster);
+        return Err(error);
     }
     print_urls(&cluster);
     let mut table = Table::new();
@@ -77,11 +72,11 @@ fn run_cluster(args: &Args) -> Result<()> {
     while !process::interrupted() && end.is_none_or(|end| Instant::now() < end) {
         cluster.check()?;
         source.check()?;
-        table.show(&cluster)?;
+        table.show(&cluster);
         thread::sleep(Duration::from_millis(200));
     }
     // A last look, so that a short run without a terminal shows one too.
-    table.show_last(&cluster)?;
+    table.show_last(&cluster);
     println!("stopping");
     if args.seconds.is_some() {
         process::check_interrupt()?;
@@ -118,8 +113,31 @@ fn explain(cluster: &Cluster) {
     }
 }
 
+/// Plays from every slave at once; says how each went, and fails if one does not play.
+fn prove_all(cluster: &mut Cluster, source: &mut Source) -> Result<()> {
+    let mut proofs = Vec::new();
+    for slave in &cluster.slaves {
+        let url = url(slave.port)?;
+        proofs.push(thread::spawn(move || prove(&url)));
+    }
+    for (n, proof) in proofs.into_iter().enumerate() {
+        while !proof.is_finished() {
+            cluster.check()?;
+            source.check()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        let proof = proof.join().map_err(|_| anyhow!("a player panicked"))?;
+        println!(
+            "slave {}: {}",
+            n + 1,
+            proof.with_context(|| format!("slave {}", n + 1))?
+        );
+    }
+    Ok(())
+}
+
 /// Plays `url` until a keyframe and two seconds of media have come; says how it went.
-fn prove(url: &RtmpUrl, source: &mut Source) -> Result<String> {
+fn prove(url: &RtmpUrl) -> Result<String> {
     let start = Instant::now();
     let mut proof = Proof::default();
     let mut player = Connection::open(url, Goal::Play)?;
@@ -128,7 +146,6 @@ fn prove(url: &RtmpUrl, source: &mut Source) -> Result<String> {
             bail!("no keyframe and two seconds of media within {PROOF_WITHIN:?}: {proof:?}");
         }
         process::check_interrupt()?;
-        source.check()?;
         player.poll(Duration::from_millis(100), |event| {
             proof.take(&event, start.elapsed())
         })?;
@@ -229,7 +246,7 @@ impl Source {
     }
 }
 
-/// One server with the terminal to itself; INT and TERM reach it as they reach us.
+/// One server with our terminal. A first INT or TERM lets it drain, a second stops it at once.
 fn run_one(args: &Args) -> Result<()> {
     let mut command = Command::new(cluster::binary());
     command.arg("run").args(&args.server).process_group(0);
@@ -238,18 +255,26 @@ fn run_one(args: &Args) -> Result<()> {
     let end = args
         .seconds
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let mut asked = false;
+    let mut passed_on = 0;
     loop {
         if let Some(status) = child.try_wait()? {
-            return match status.success() || process::interrupted() {
-                true => Ok(()),
-                false => Err(anyhow!("the server has exited: {status}")),
-            };
+            if status.success() || passed_on > 0 {
+                return Ok(());
+            }
+            bail!("the server has exited: {status}");
         }
-        let over = process::interrupted() || end.is_some_and(|end| Instant::now() >= end);
-        if over && !asked {
-            asked = true;
-            kill(pid, Signal::SIGTERM)?;
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        let asked = process::interrupts() + u32::from(is_over);
+        if asked > passed_on {
+            passed_on = asked;
+            kill(
+                pid,
+                if asked == 1 {
+                    Signal::SIGTERM
+                } else {
+                    Signal::SIGINT
+                },
+            )?;
         }
         thread::sleep(Duration::from_millis(50));
     }

@@ -32,26 +32,24 @@ impl Table {
     }
 
     /// Shows how things are, if it is time.
-    pub fn show(&mut self, cluster: &Cluster) -> Result<()> {
+    pub fn show(&mut self, cluster: &Cluster) {
         let pause = if self.terminal { REPAINT } else { REPORT };
-        if self.shown.is_some_and(|shown| shown.elapsed() < pause) {
-            return Ok(());
+        if self.shown.is_none_or(|shown| shown.elapsed() >= pause) {
+            self.show_last(cluster);
         }
-        self.paint(cluster)
     }
 
-    /// Shows how things are at the end.
-    pub fn show_last(&mut self, cluster: &Cluster) -> Result<()> {
-        self.paint(cluster)
-    }
-
-    fn paint(&mut self, cluster: &Cluster) -> Result<()> {
+    /// Shows how things are, time or not.
+    pub fn show_last(&mut self, cluster: &Cluster) {
         self.shown = Some(Instant::now());
-        let master = status(cluster.master.api)?;
-        let slaves = cluster.slaves.iter().map(|slave| status(slave.api));
-        let slaves = slaves.collect::<Result<Vec<_>>>()?;
-        let ports: Vec<u16> = cluster.slaves.iter().map(|slave| slave.port).collect();
-        let text = render(&master, &slaves, &ports);
+        // A server that is slow to answer is news, and no reason to stop it.
+        let text = look(cluster).unwrap_or_else(|error| format!("no status: {error:#}\n"));
+        if let Err(error) = self.paint(&text) {
+            eprintln!("cannot show the table: {error}");
+        }
+    }
+
+    fn paint(&mut self, text: &str) -> std::io::Result<()> {
         let mut out = std::io::stdout();
         if self.terminal {
             if self.lines > 0 {
@@ -66,8 +64,16 @@ impl Table {
         } else {
             writeln!(out, "{text}")?;
         }
-        Ok(out.flush()?)
+        out.flush()
     }
+}
+
+fn look(cluster: &Cluster) -> Result<String> {
+    let master = status(cluster.master.api)?;
+    let slaves = cluster.slaves.iter().map(|slave| status(slave.api));
+    let slaves = slaves.collect::<Result<Vec<_>>>()?;
+    let ports: Vec<u16> = cluster.slaves.iter().map(|slave| slave.port).collect();
+    Ok(render(&master, &slaves, &ports))
 }
 
 fn status(api: u16) -> Result<Snapshot> {

@@ -2,6 +2,9 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
+/// For U+FFFD, which stands where a file held something else.
+pub(super) const NOT_UTF8: &str = "this is not UTF-8";
+
 /// What is wrong with a configuration: file, line, the offending text and the mend, rendered.
 #[derive(Debug, thiserror::Error)]
 #[error("{rendered}")]

@@ -8,11 +8,14 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::error::{ConfigError, Source, near_miss};
-use super::{Config, HttpApi, Log, Vhost, values};
+use super::error::{ConfigError, NOT_UTF8, Source, near_miss};
+use super::{Config, HttpApi, Log, Vhost, serial, values};
 
 /// Reads a whole TOML configuration.
 pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
+    if let Some(at) = source.text.find(char::REPLACEMENT_CHARACTER) {
+        return Err(source.error(at..at, NOT_UTF8));
+    }
     let file: File = toml::from_str(&source.text).map_err(|error| explain(source, &error))?;
     let looks: SecondLook =
         toml::from_str(&source.text).map_err(|error| explain(source, &error))?;
@@ -62,17 +65,17 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
-    #[serde(deserialize_with = "values::listens")]
+    #[serde(deserialize_with = "serial::listens")]
     listen: Vec<SocketAddr>,
-    #[serde(deserialize_with = "values::count::<_, _, 1, { values::CONNECTIONS_MAX }>")]
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::CONNECTIONS_MAX }>")]
     max_connections: usize,
-    #[serde(deserialize_with = "values::count::<_, _, 0, { values::THREADS_MAX }>")]
+    #[serde(deserialize_with = "serial::count::<_, _, 0, { values::THREADS_MAX }>")]
     threads: usize,
     pid: Option<PathBuf>,
-    #[serde(deserialize_with = "values::duration")]
+    #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
     /// The default of the vhosts'.
-    #[serde(deserialize_with = "values::optional_chunk_size")]
+    #[serde(deserialize_with = "serial::optional_chunk_size")]
     chunk_size: Option<u32>,
     log: Log,
     http_api: HttpApi,

@@ -5,6 +5,7 @@
 mod destination;
 mod error;
 mod file;
+mod serial;
 mod srs;
 #[cfg(test)]
 mod tests;
@@ -32,17 +33,17 @@ const MAX_FILE: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// RTMP listeners: at least one, all different; port 0 takes a free port.
-    #[serde(serialize_with = "values::write_list")]
+    #[serde(serialize_with = "serial::write_list")]
     pub listen: Vec<SocketAddr>,
     /// Most connections at a time; more are closed on accept.
     pub max_connections: usize,
     /// Fan-out threads; 0: one per core.
     pub threads: usize,
     /// Where to write the process id, locked while running.
-    #[serde(serialize_with = "values::write_path")]
+    #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
     /// How long a graceful stop waits.
-    #[serde(serialize_with = "values::write_duration")]
+    #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
     /// Logging.
     pub log: Log,
@@ -58,7 +59,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace`, `off`, or an env-filter expression.
-    #[serde(deserialize_with = "values::level")]
+    #[serde(deserialize_with = "serial::level")]
     pub level: String,
     /// JSON lines instead of text.
     pub json: bool,
@@ -71,7 +72,7 @@ pub struct HttpApi {
     /// Off by default.
     pub enabled: bool,
     /// `127.0.0.1:1985` by default.
-    #[serde(deserialize_with = "values::listen")]
+    #[serde(deserialize_with = "serial::listen")]
     pub listen: SocketAddr,
 }
 
@@ -80,20 +81,20 @@ pub struct HttpApi {
 #[serde(default, deny_unknown_fields)]
 pub struct Vhost {
     /// Its name; `__defaultVhost__` takes whatever matches no other.
-    #[serde(deserialize_with = "values::vhost_name")]
+    #[serde(deserialize_with = "serial::vhost_name")]
     pub name: String,
     /// Off: everything to it is refused.
     pub enabled: bool,
     /// Chunk size to clients in bytes, 128..=65536.
     #[serde(
-        deserialize_with = "values::count::<_, _, { values::CHUNK_SIZE_MIN }, { values::CHUNK_SIZE_MAX }>"
+        deserialize_with = "serial::count::<_, _, { values::CHUNK_SIZE_MIN }, { values::CHUNK_SIZE_MAX }>"
     )]
     pub chunk_size: u32,
     /// WindowAckSize sent, in bytes, at least 1.
-    #[serde(deserialize_with = "values::count::<_, _, 1, { values::ACK_SIZE_MAX }>")]
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::ACK_SIZE_MAX }>")]
     pub out_ack_size: u32,
     /// Acknowledge each so many bytes; 0: as the peer asks.
-    #[serde(deserialize_with = "values::count::<_, _, 0, { values::ACK_SIZE_MAX }>")]
+    #[serde(deserialize_with = "serial::count::<_, _, 0, { values::ACK_SIZE_MAX }>")]
     pub in_ack_size: u32,
     /// TCP_NODELAY once media flows.
     pub tcp_nodelay: bool,
@@ -112,42 +113,42 @@ pub struct Play {
     /// Start late joiners at the newest keyframe.
     pub gop_cache: bool,
     /// Over so many messages the GOP is dropped.
-    #[serde(deserialize_with = "values::count::<_, _, 1, { values::GOP_FRAMES_MAX }>")]
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::GOP_FRAMES_MAX }>")]
     pub gop_cache_max_frames: usize,
     /// Over so many bytes the GOP is dropped.
     #[serde(
-        deserialize_with = "values::bytes",
-        serialize_with = "values::write_bytes"
+        deserialize_with = "serial::bytes",
+        serialize_with = "serial::write_bytes"
     )]
     pub gop_cache_max_bytes: usize,
     /// A reader further behind than this (by arrival time) skips to the newest keyframe.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub queue_length: Duration,
     /// A reader further behind than this many bytes skips.
     #[serde(
-        deserialize_with = "values::bytes",
-        serialize_with = "values::write_bytes"
+        deserialize_with = "serial::bytes",
+        serialize_with = "serial::write_bytes"
     )]
     pub queue_bytes: usize,
     /// Send at most this often (a floor on latency that saves CPU); 0: as data comes.
     #[serde(
-        deserialize_with = "values::duration",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::duration",
+        serialize_with = "serial::write_duration"
     )]
     pub mw_latency: Duration,
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
     #[serde(
-        deserialize_with = "values::duration",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::duration",
+        serialize_with = "serial::write_duration"
     )]
     pub keyframe_wait: Duration,
     /// A player whose socket takes nothing for so long is closed.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub write_timeout: Duration,
 }
@@ -158,20 +159,20 @@ pub struct Play {
 pub struct Publish {
     /// No message so long after publish: closed.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub firstpkt_timeout: Duration,
     /// No message for so long: closed.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub normal_timeout: Duration,
     /// How long players and forwards of a stream wait for its publisher to come back.
     #[serde(
-        deserialize_with = "values::duration",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::duration",
+        serialize_with = "serial::write_duration"
     )]
     pub grace: Duration,
 }
@@ -184,38 +185,38 @@ pub struct Forward {
     pub enabled: bool,
     /// Static destinations, each `host[:port]`, all different.
     #[serde(
-        deserialize_with = "values::destinations",
-        serialize_with = "values::write_list"
+        deserialize_with = "serial::destinations",
+        serialize_with = "serial::write_list"
     )]
     pub destination: Vec<Destination>,
     /// How long a TCP connect may take.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub connect_timeout: Duration,
     /// Longest pause between attempts; the first retry is at once.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub retry_max: Duration,
     /// A destination that acknowledges nothing at TCP level for so long is dropped and redialled.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub hung_timeout: Duration,
     /// A destination further behind than this skips to the newest keyframe.
     #[serde(
-        deserialize_with = "values::timeout",
-        serialize_with = "values::write_duration"
+        deserialize_with = "serial::timeout",
+        serialize_with = "serial::write_duration"
     )]
     pub queue_length: Duration,
     /// As `queue_length`, in bytes.
     #[serde(
-        deserialize_with = "values::bytes",
-        serialize_with = "values::write_bytes"
+        deserialize_with = "serial::bytes",
+        serialize_with = "serial::write_bytes"
     )]
     pub queue_bytes: usize,
 }
@@ -380,7 +381,7 @@ impl Default for Forward {
 }
 
 /// A configuration file's text. SRS's users write comments in other encodings than UTF-8; what is
-/// not UTF-8 becomes U+FFFD, which is harmless in a comment and refused in a value.
+/// not UTF-8 becomes U+FFFD, which both forms refuse where it matters.
 fn read_file(path: &Path) -> Result<String, ConfigError> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();

@@ -183,6 +183,28 @@ fn a_file_that_cannot_be_read_is_named() {
     );
 }
 
+#[test]
+fn other_encodings_are_harmless_in_comments_of_srs_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("a");
+    // "master" in GBK.
+    let gbk = [0xd6_u8, 0xf7];
+    for (before, after, want) in [
+        ("# ", "\nlisten 1935;", None),
+        ("pid ", ";", Some("1:5: this is not UTF-8")),
+        ("pid '", "';", Some("1:5: this is not UTF-8")),
+        ("listen = 1935 # ", "", Some("1:17: this is not UTF-8")),
+        ("pid = \"", "\"", Some("1:8: this is not UTF-8")),
+    ] {
+        std::fs::write(&path, [before.as_bytes(), &gbk, after.as_bytes()].concat())
+            .expect("a file");
+        let error = Config::load(&path).err().map(|error| error.to_string());
+        let line = error.as_deref().and_then(|error| error.lines().next());
+        let want = want.map(|want| format!("{}:{want}", path.display()));
+        assert_eq!(line, want.as_deref(), "{before}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_reads_back(config in any_config()) {

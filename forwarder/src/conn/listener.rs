@@ -12,11 +12,15 @@ use tracing::{error, info, warn};
 
 use super::{Context, Shards, Totals, connection};
 
-/// Binds `address`. An IPv6 wildcard takes IPv4 as well where the system says so.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
+/// where the system says so, but not if the same port is asked for on IPv4 beside it.
+pub fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if address.is_ipv6() && all.iter().any(|a| a.is_ipv4() && a.port() == address.port()) {
+        socket.set_only_v6(true)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -155,7 +155,7 @@ impl Leg {
         }
     }
 
-    /// True: the destination closed after our goodbye.
+    /// True: the destination answered our goodbye, or closed after it.
     fn on_readable(&mut self, connected: &impl Fn()) -> Result<bool, Failure> {
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch();
@@ -172,7 +172,8 @@ impl Leg {
         while let Some(event) = self.session.read(Instant::now(), &mut input)? {
             match event {
                 ClientEvent::Publishing(msid) => publishing = Some(msid),
-                ClientEvent::Finished if self.leave_at.is_none() => {
+                ClientEvent::Finished if self.leave_at.is_some() => return Ok(true),
+                ClientEvent::Finished => {
                     return Err(Failure::new("the destination ended the publish"));
                 }
                 _ => {}

@@ -56,12 +56,12 @@ impl Server {
         let listeners = config
             .listen
             .iter()
-            .map(|address| bind(*address).with_context(|| format!("listen on {address}")))
+            .map(|address| bind(*address, &config.listen).with_context(|| format!("listen on {address}")))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let api = config
             .http_api
             .enabled
-            .then(|| bind(config.http_api.listen))
+            .then(|| bind(config.http_api.listen, &[]))
             .transpose()
             .with_context(|| format!("http_api: listen on {}", config.http_api.listen))?;
         let threads = match config.threads {

@@ -6,6 +6,7 @@ use forwarder::rtmp::message::MediaKind;
 use forwarder::rtmp::session::{ClientEvent, Goal};
 use serde::Serialize;
 
+use super::Cores;
 use super::report::{Quantiles, Row, Samples};
 use super::servers::{Kind, Setup};
 use super::source::{Publisher, Shape, Stamp};
@@ -56,8 +57,8 @@ impl Row for Latency {
 }
 
 /// Runs one turn.
-pub fn measure(args: &Args, kind: Kind) -> Result<Latency> {
-    let mut setup = Setup::pair(kind)?;
+pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Latency> {
+    let mut setup = Setup::pair(kind, cores)?;
     let shape = Shape {
         fps: args.fps,
         gop: args.fps,

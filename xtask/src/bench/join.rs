@@ -1,12 +1,15 @@
 //! Time from a TCP connect to the first complete keyframe.
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use forwarder::rtmp::flv;
 use forwarder::rtmp::message::MediaKind;
 use forwarder::rtmp::session::{ClientEvent, Goal};
+use forwarder::rtmp::url::RtmpUrl;
 use serde::Serialize;
 
+use super::Cores;
 use super::report::{Quantiles, Row, Samples};
 use super::servers::{Kind, Setup};
 use super::source::{Publisher, Shape};
@@ -16,10 +19,13 @@ use crate::process;
 /// How long one join may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Time between two joins: no multiple or part of a frame's.
+const PACE: Duration = Duration::from_millis(23);
+
 /// How many joins, of what.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Players, one after the other.
+    /// Players, one every 23 ms.
     #[arg(long, default_value_t = 200)]
     joins: usize,
     /// Bits a second.
@@ -46,9 +52,10 @@ impl Row for Joins {
     }
 }
 
-/// Runs one turn.
-pub fn measure(args: &Args, kind: Kind) -> Result<Joins> {
-    let mut setup = Setup::single(kind)?;
+/// Runs one turn. Joins start at a steady pace whatever those before wait for: they fall on all
+/// places of a GOP, also where joiners wait for its end.
+pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Joins> {
+    let mut setup = Setup::single(kind, cores)?;
     let shape = Shape {
         fps: 25,
         gop: 50,
@@ -56,14 +63,20 @@ pub fn measure(args: &Args, kind: Kind) -> Result<Joins> {
     };
     let mut publisher = Publisher::start(&setup.publish, shape)?;
     // The first player makes sure that there is a keyframe to be had.
-    join(&setup)?;
-    let mut samples = Samples::default();
-    while samples.len() < args.joins {
+    join(&setup.play)?;
+    let start = Instant::now();
+    let mut joining = Vec::new();
+    for n in 0..args.joins {
         setup.check()?;
         publisher.check()?;
-        samples.push(join(&setup)?);
-        // So that joins fall on all places of a GOP, and not in step with the frames.
-        std::thread::sleep(Duration::from_millis(7));
+        let due = start + PACE * u32::try_from(n)?;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let url = setup.play.clone();
+        joining.push(thread::spawn(move || join(&url)));
+    }
+    let mut samples = Samples::default();
+    for thread in joining {
+        samples.push(thread.join().map_err(|_| anyhow!("a joiner panicked"))??);
     }
     Ok(Joins {
         joins: samples.len(),
@@ -71,9 +84,9 @@ pub fn measure(args: &Args, kind: Kind) -> Result<Joins> {
     })
 }
 
-fn join(setup: &Setup) -> Result<Duration> {
+fn join(url: &RtmpUrl) -> Result<Duration> {
     let start = Instant::now();
-    let mut player = Connection::open(&setup.play, Goal::Play)?;
+    let mut player = Connection::open(url, Goal::Play)?;
     let mut keyframe = None;
     while keyframe.is_none() {
         process::check_interrupt()?;

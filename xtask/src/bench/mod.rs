@@ -19,10 +19,30 @@ use clap::Subcommand;
 use crate::{cluster, process};
 use servers::Kind;
 
-/// The core of the server under test.
-const SERVER_CORE: usize = 0;
-/// The core of publisher, players, and the servers that only help.
-const LOAD_CORE: usize = 1;
+/// Who runs where, so that load and server do not take each other's time.
+#[derive(Clone, Copy, Default)]
+struct Cores {
+    /// The server under test.
+    server: Option<usize>,
+    /// Publisher, players, and servers that only help.
+    load: Option<usize>,
+}
+
+impl Cores {
+    /// The first two cores that we may use; none when there is one only.
+    fn pick() -> Result<Self> {
+        let picked = process::cores()?;
+        let &[server, load, ..] = picked.as_slice() else {
+            println!("one core only: the server shares it with the load");
+            return Ok(Self::default());
+        };
+        process::pin(load)?;
+        Ok(Self {
+            server: Some(server),
+            load: Some(load),
+        })
+    }
+}
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -65,12 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     process::catch_interrupt()?;
     let limit = process::raise_open_files()?;
-    let cores = std::thread::available_parallelism()?.get();
-    if cores > LOAD_CORE {
-        process::pin(LOAD_CORE)?;
-    } else {
-        println!("one core only: the server shares it with the load");
-    }
+    let cores = Cores::pick()?;
     let mut kinds = Vec::new();
     if !args.peer_only {
         kinds.push(Kind::Forwarder);
@@ -81,15 +96,15 @@ pub fn run(args: &Args) -> Result<()> {
     let turns = (0..args.rounds).flat_map(|round| kinds.iter().map(move |kind| (round, *kind)));
     match &args.bench {
         Bench::Forward(options) => report::run(turns, args.json.as_deref(), |kind| {
-            forward::measure(options, kind)
+            forward::measure(options, kind, cores)
         }),
         Bench::Join(options) => report::run(turns, args.json.as_deref(), |kind| {
-            join::measure(options, kind)
+            join::measure(options, kind, cores)
         }),
         Bench::Players(options) => {
             players::check_limit(options, limit)?;
             report::run(turns, args.json.as_deref(), |kind| {
-                players::measure(options, kind)
+                players::measure(options, kind, cores)
             })
         }
     }

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 
+use super::Cores;
 use super::report::{Quantiles, Row};
 use super::servers::{Kind, Setup};
 use super::source::{Publisher, Shape};
@@ -142,8 +143,8 @@ pub fn check_limit(args: &Args, open_files: u64) -> Result<()> {
 }
 
 /// Runs one turn.
-pub fn measure(args: &Args, kind: Kind) -> Result<FanOut> {
-    let mut setup = Setup::single(kind)?;
+pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
+    let mut setup = Setup::single(kind, cores)?;
     let shape = Shape {
         fps: 25,
         gop: 50,

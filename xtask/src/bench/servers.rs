@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use forwarder::rtmp::url::RtmpUrl;
 use toml::Table;
 
-use super::{LOAD_CORE, SERVER_CORE};
+use super::Cores;
 use crate::cluster::{self, Ports, Server};
 use crate::net;
 use crate::process::{self, Process};
@@ -45,8 +45,8 @@ pub struct Setup {
 
 impl Setup {
     /// One server on the server core.
-    pub fn single(kind: Kind) -> Result<Self> {
-        let (process, port) = start(kind, "single", &[], SERVER_CORE)?;
+    pub fn single(kind: Kind, cores: Cores) -> Result<Self> {
+        let (process, port) = start(kind, "single", &[], cores.server)?;
         Ok(Self {
             processes: vec![process],
             publish: url(port)?,
@@ -55,9 +55,9 @@ impl Setup {
     }
 
     /// A master on the server core that forwards to a slave on the other.
-    pub fn pair(kind: Kind) -> Result<Self> {
-        let (slave, slave_port) = start(kind, "slave", &[], LOAD_CORE)?;
-        let (master, port) = start(kind, "master", &[slave_port], SERVER_CORE)?;
+    pub fn pair(kind: Kind, cores: Cores) -> Result<Self> {
+        let (slave, slave_port) = start(kind, "slave", &[], cores.load)?;
+        let (master, port) = start(kind, "master", &[slave_port], cores.server)?;
         Ok(Self {
             processes: vec![master, slave],
             publish: url(port)?,
@@ -86,11 +86,8 @@ fn url(port: u16) -> Result<RtmpUrl> {
     Ok(format!("rtmp://127.0.0.1:{port}/live/bench").parse()?)
 }
 
-fn start(kind: Kind, role: &str, forward: &[u16], core: usize) -> Result<(Process, u16)> {
+fn start(kind: Kind, role: &str, forward: &[u16], core: Option<usize>) -> Result<(Process, u16)> {
     let folder = cluster::target().join("bench");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // Our own affinity is one core by now: ask the machine, not the scheduler.
-    let core = (cores > 1 || Path::new("/sys/devices/system/cpu/cpu1").exists()).then_some(core);
     let name = format!("{}-{role}", kind.name());
     let [listen, api] = net::free_ports(2)?[..] else {
         bail!("no free ports")

@@ -2,7 +2,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use super::super::error::{ConfigError, Source};
+use super::super::error::{ConfigError, NOT_UTF8, Source};
 use super::super::read_file;
 
 /// Blocks in blocks; SRS's deepest are vhost, transcode, engine and vparams.
@@ -196,9 +196,13 @@ impl Parser {
     }
 
     fn next(&self, lexer: &mut Lexer<'_>) -> Result<Token, ConfigError> {
-        lexer
-            .next()
-            .map_err(|(at, message)| self.sources.error(at, message))
+        match lexer.next() {
+            Ok(Token::Word(word)) if word.text.contains(char::REPLACEMENT_CHARACTER) => {
+                Err(self.sources.error(word.at, NOT_UTF8))
+            }
+            Ok(token) => Ok(token),
+            Err((at, message)) => Err(self.sources.error(at, message)),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ mod link;
 mod rate;
 mod server;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use client::{ClientConfig, ClientEvent, ClientSession, Goal};
 pub use server::{

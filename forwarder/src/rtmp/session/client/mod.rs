@@ -13,18 +13,6 @@ use crate::rtmp::chunk::ChunkReader;
 use crate::rtmp::handshake::ClientHandshake;
 use crate::rtmp::message::{MediaKind, MediaMessage, csid, kind};
 
-/// Transactions, in the order FMLE and FFmpeg number them.
-mod transaction {
-    pub(super) const CONNECT: f64 = 1.0;
-    pub(super) const RELEASE_STREAM: f64 = 2.0;
-    pub(super) const FC_PUBLISH: f64 = 3.0;
-    pub(super) const CREATE_STREAM: f64 = 4.0;
-    pub(super) const START: f64 = 5.0;
-    pub(super) const FC_UNPUBLISH: f64 = 6.0;
-    pub(super) const DELETE_STREAM: f64 = 7.0;
-    pub(super) const CHECK_BW: f64 = 8.0;
-}
-
 /// What we call ourselves when publishing; servers look for "FMLE".
 const FLASH_VER_PUBLISH: &str = "FMLE/3.0 (compatible; forwarder)";
 /// What we call ourselves when playing, as FFmpeg and librtmp do.
@@ -113,6 +101,8 @@ impl ClientSession {
                 config,
                 phase: Phase::Connecting,
                 msid: 0,
+                calls: 0,
+                awaited: 0,
                 finished: false,
                 sent_ack_window: 0,
                 now,
@@ -146,7 +136,7 @@ impl ClientSession {
             return Ok(None);
         };
         self.core.link.begin_message(now);
-        if message.kind == kind::AGGREGATE {
+        if message.kind == kind::AGGREGATE && self.core.is_ours(message.msid) {
             self.held = Some(Box::new(Held::split(&message)));
             return Ok(Some(ClientEvent::Progress));
         }
@@ -196,10 +186,10 @@ impl ClientSession {
         }
         if core.config.goal == Goal::Publish {
             let name = Value::string(&*core.config.stream);
-            core.call("FCUnpublish", transaction::FC_UNPUBLISH, vec![name]);
+            core.call("FCUnpublish", vec![name]);
         }
         let msid = Value::Number(f64::from(core.msid));
-        core.call("deleteStream", transaction::DELETE_STREAM, vec![msid]);
+        core.call("deleteStream", vec![msid]);
         core.phase = Phase::Finishing;
     }
 
@@ -255,6 +245,10 @@ struct Core {
     deadline: Option<Instant>,
     /// Our message stream, once there is one.
     msid: u32,
+    /// Calls made so far; the next one's transaction is one more, as FMLE and FFmpeg count.
+    calls: u32,
+    /// Transaction of the call whose answer the phase waits for.
+    awaited: u32,
     /// `Finished` was told, and no media came since.
     finished: bool,
     /// The last WindowAckSize sent, bytes.
@@ -310,19 +304,26 @@ impl Core {
         if config.goal == Goal::Publish {
             self.link.set_chunk_size(config.chunk_size);
         }
-        let args = vec![Value::object(object)];
-        self.link
-            .send_command((csid::COMMAND, 0), "connect", transaction::CONNECT, args);
+        self.awaited = self.call_with((csid::COMMAND, 0), "connect", vec![Value::object(object)]);
     }
 
-    /// Queues a call with a null command object.
-    fn call(&mut self, name: &str, transaction: f64, args: Vec<Value>) {
-        self.call_on((csid::COMMAND, 0), name, transaction, args);
-    }
-
-    /// As [`Core::call`], on a chunk stream and message stream.
-    fn call_on(&mut self, on: (u32, u32), name: &str, transaction: f64, mut args: Vec<Value>) {
+    /// Queues a call about the connection, with a null command object.
+    fn call(&mut self, name: &str, mut args: Vec<Value>) -> u32 {
         args.insert(0, Value::Null);
-        self.link.send_command(on, name, transaction, args);
+        self.call_with((csid::COMMAND, 0), name, args)
+    }
+
+    /// Queues a call about our message stream, with a null command object.
+    fn call_stream(&mut self, name: &str, mut args: Vec<Value>) -> u32 {
+        args.insert(0, Value::Null);
+        self.call_with((csid::STREAM, self.msid), name, args)
+    }
+
+    /// Queues a call and returns its transaction.
+    fn call_with(&mut self, on: (u32, u32), name: &str, args: Vec<Value>) -> u32 {
+        self.calls += 1;
+        self.link
+            .send_command(on, name, f64::from(self.calls), args);
+        self.calls
     }
 }

@@ -1,9 +1,9 @@
 //! What a client session does with the messages it receives.
 
-use super::{BUFFER_LENGTH, ClientEvent, Core, Goal, LIVE_ONLY, Phase, transaction};
+use super::{BUFFER_LENGTH, ClientEvent, Core, Goal, LIVE_ONLY, Phase};
 use crate::rtmp::amf0::{Amf0Error, Value};
 use crate::rtmp::chunk::Message;
-use crate::rtmp::message::{Command, Control, MediaKind, UserControl, csid, data_name, kind};
+use crate::rtmp::message::{Command, Control, MediaKind, UserControl, data_name, kind};
 use crate::rtmp::session::{SessionError, held, whole};
 
 /// Statuses that end it, whatever their level says.
@@ -50,13 +50,17 @@ impl Core {
             && matches!(message.kind, kind::AUDIO | kind::VIDEO)
     }
 
+    /// Whether media on `msid` is of the stream we play.
+    pub(super) fn is_ours(&self, msid: u32) -> bool {
+        self.config.goal == Goal::Play && self.phase == Phase::Running && msid == self.msid
+    }
+
     /// Passes on media of the stream we play.
     pub(super) fn receive_media<'a>(&mut self, message: Message<'a>) -> ClientEvent<'a> {
-        let ours = self.config.goal == Goal::Play
-            && self.phase == Phase::Running
-            && message.msid == self.msid;
         match held::media(&message) {
-            Some(media) if ours && !is_for_player(media.kind, media.payload) => {
+            Some(media)
+                if self.is_ours(media.msid) && !is_for_player(media.kind, media.payload) =>
+            {
                 self.finished = false;
                 ClientEvent::Media(media)
             }
@@ -110,7 +114,7 @@ impl Core {
                 description: "the server asked us to close".to_owned(),
             }),
             "onBWDone" => {
-                self.call("_checkbw", transaction::CHECK_BW, Vec::new());
+                self.call("_checkbw", Vec::new());
                 Ok(ClientEvent::Progress)
             }
             // onFCPublish says nothing that onStatus does not: SRS sends it before it refuses
@@ -119,8 +123,11 @@ impl Core {
     }
 
     fn receive_result<'a>(&mut self, command: &Command) -> Result<ClientEvent<'a>, SessionError> {
-        match (self.phase, command.transaction) {
-            (Phase::Connecting, transaction::CONNECT) => {
+        if command.transaction != f64::from(self.awaited) {
+            return Ok(ClientEvent::Progress);
+        }
+        match self.phase {
+            Phase::Connecting => {
                 if let Some(info) = command.args.get(1)
                     && is_refusal(info)
                 {
@@ -128,14 +135,13 @@ impl Core {
                 }
                 self.phase = Phase::Creating;
                 if self.config.goal == Goal::Publish {
-                    let name = || vec![Value::string(&*self.config.stream)];
-                    let (release, fc) = (name(), name());
-                    self.call("releaseStream", transaction::RELEASE_STREAM, release);
-                    self.call("FCPublish", transaction::FC_PUBLISH, fc);
+                    let name = Value::string(&*self.config.stream);
+                    self.call("releaseStream", vec![name.clone()]);
+                    self.call("FCPublish", vec![name]);
                 }
-                self.call("createStream", transaction::CREATE_STREAM, Vec::new());
+                self.awaited = self.call("createStream", Vec::new());
             }
-            (Phase::Creating, transaction::CREATE_STREAM) => {
+            Phase::Creating => {
                 let msid = command.args.get(1).and_then(whole);
                 self.msid = msid.filter(|msid| *msid != 0).ok_or_else(|| {
                     SessionError::Protocol("createStream gave no message stream id".to_owned())
@@ -143,23 +149,21 @@ impl Core {
                 self.phase = Phase::Starting;
                 self.ask();
             }
-            _ => {}
+            // some servers answer publish and play with a _result besides the status
+            Phase::Starting | Phase::Running | Phase::Finishing => {}
         }
         Ok(ClientEvent::Progress)
     }
 
     /// Queues `publish` or `play`.
     fn ask(&mut self) {
-        let on = (csid::STREAM, self.msid);
         let name = Value::string(&*self.config.stream);
         match self.config.goal {
             Goal::Publish => {
-                let args = vec![name, Value::string("live")];
-                self.call_on(on, "publish", transaction::START, args);
+                self.awaited = self.call_stream("publish", vec![name, Value::string("live")]);
             }
             Goal::Play => {
-                let args = vec![name, Value::Number(LIVE_ONLY)];
-                self.call_on(on, "play", transaction::START, args);
+                self.awaited = self.call_stream("play", vec![name, Value::Number(LIVE_ONLY)]);
                 self.link.send(&Control::User(UserControl::SetBufferLength {
                     msid: self.msid,
                     ms: BUFFER_LENGTH,
@@ -169,12 +173,7 @@ impl Core {
     }
 
     fn receive_error<'a>(&mut self, command: &Command) -> Result<ClientEvent<'a>, SessionError> {
-        let ends = [
-            transaction::CONNECT,
-            transaction::CREATE_STREAM,
-            transaction::START,
-        ];
-        if !ends.contains(&command.transaction) {
+        if command.transaction != f64::from(self.awaited) {
             // releaseStream, FCPublish and _checkbw may fail: FFmpeg goes on too
             return Ok(ClientEvent::Progress);
         }

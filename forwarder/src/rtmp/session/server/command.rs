@@ -402,7 +402,10 @@ impl Core {
 
     /// The peer was told no: it has a moment to read that and go.
     pub(super) fn close_soon(&mut self) {
-        self.deadline = Some((self.now + REJECTED_DEADLINE, Deadline::Rejected));
+        // a peer that asks again gains no time
+        if !matches!(self.deadline, Some((_, Deadline::Rejected))) {
+            self.deadline = Some((self.now + REJECTED_DEADLINE, Deadline::Rejected));
+        }
     }
 }
 

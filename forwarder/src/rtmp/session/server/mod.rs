@@ -112,7 +112,7 @@ impl ServerSession {
             return Ok(None);
         };
         self.core.link.begin_message(now);
-        if message.kind == kind::AGGREGATE {
+        if message.kind == kind::AGGREGATE && self.core.streams.is_publishing(message.msid) {
             self.held = Some(Box::new(Held::split(&message)));
             return Ok(Some(ServerEvent::Progress));
         }
@@ -145,10 +145,11 @@ impl ServerSession {
     /// streams, and FFmpeg takes over the size it is told.
     pub fn accept_connect(&mut self) {
         let core = &mut self.core;
-        let Phase::Deciding(asked) = std::mem::replace(&mut core.phase, Phase::Connected) else {
+        let Phase::Deciding(asked) = core.phase else {
             debug_assert!(false, "no connect to answer");
             return;
         };
+        core.phase = Phase::Connected;
         core.link
             .send(&Control::WindowAckSize(core.config.out_ack_size));
         core.link.send(&Control::SetPeerBandwidth(
@@ -188,10 +189,11 @@ impl ServerSession {
         let Some(stream) = core.streams.get_mut(msid) else {
             return;
         };
-        let State::AskedPublish(name) = std::mem::replace(&mut stream.state, State::Idle) else {
+        let State::AskedPublish(name) = &mut stream.state else {
             debug_assert!(false, "no publish to answer");
             return;
         };
+        let name = std::mem::take(name);
         let details = name.to_string();
         stream.state = State::Publishing(name);
         core.last_media = Some(now);
