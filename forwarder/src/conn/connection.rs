@@ -422,7 +422,7 @@ impl Connection {
 
     fn is_blocked(&self) -> bool {
         match &self.role {
-            Role::Playing { playing, .. } => playing.state().blocked_since.is_some(),
+            Role::Playing { playing, .. } => playing.is_blocked(),
             _ => !self.out.is_empty(),
         }
     }
