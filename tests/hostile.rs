@@ -416,11 +416,13 @@ fn bad_names() {
             },
         ),
         case(
-            "an app that climbs",
+            "publish in an app that climbs",
             Handshaken,
-            Want::Told(REJECTED),
+            Want::Told("error"),
             |raw| {
                 raw.connect_app("../../etc", "rtmp://127.0.0.1/../../etc");
+                raw.command(0, "createStream", 2.0, vec![Value::Null]);
+                raw.publish("passwd");
             },
         ),
         case(
