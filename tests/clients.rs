@@ -96,7 +96,13 @@ fn nginx_pushes_into_us() {
     ffmpeg_publish(dir, &clip.path, &nginx.url("a"), how).succeed(seconds(30));
     let got = player.finish(seconds(15));
     // nginx throws away what it gets before its push is connected
-    assert_same_media("nginx push", &published, &got, Start::Keyframe);
+    assert_same_media("nginx push", &published, &got, Start::Anywhere);
+    assert!(
+        got.len() + 40 > published.len(),
+        "{} of {} tags",
+        got.len(),
+        published.len()
+    );
 }
 
 #[test]

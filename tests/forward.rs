@@ -7,6 +7,7 @@ use common::compare::{
     Start, assert_headers_once, assert_monotonic, assert_same_media, assert_same_sequence,
 };
 use common::external::{Player, Publish, ffmpeg_publish};
+use common::flv::Tag;
 use common::media::{Clip, Synthetic};
 use common::nginx::Nginx;
 use common::peer::{End, Live, Peer, Recorder};
@@ -30,10 +31,19 @@ fn slaves_give_players_what_the_master_got() {
     ffmpeg_publish(dir, &clip.path, &cluster.master.url("live/a"), how).succeed(seconds(30));
     for (i, player) in players.into_iter().enumerate() {
         let (label, got) = (format!("slave {i}"), player.finish(seconds(20)));
-        assert_same_media(&label, &published, &got, Start::First);
+        assert_from_first_keyframe(&label, &published, &got);
         assert_headers_once(&label, &published, &got);
         assert_monotonic(&label, &got);
     }
+}
+
+/// The forward is dialled when the publish begins and starts with its first keyframe at the latest;
+/// audio from before that, which some files have, may be over by then.
+#[track_caller]
+fn assert_from_first_keyframe(label: &str, published: &[Tag], got: &[Tag]) {
+    assert_same_media(label, published, got, Start::Anywhere);
+    let first = |tags: &[Tag]| tags.iter().find(|t| t.is_keyframe()).cloned();
+    assert_eq!(first(got), first(published), "{label}: the first keyframe");
 }
 
 #[test]
@@ -66,7 +76,7 @@ fn nginx_is_a_slave_too() {
     let published = clip.published(master.dir(), how);
     ffmpeg_publish(master.dir(), &clip.path, &master.url("live/a"), how).succeed(seconds(30));
     let got = player.finish(seconds(20));
-    assert_same_media("from nginx", &published, &got, Start::First);
+    assert_from_first_keyframe("from nginx", &published, &got);
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn a_port_that_is_taken_ends_the_start() {
         "taken.toml",
         &format!("listen = [\"{address}\"]\n"),
     );
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(2), "{said}");
     assert!(said.contains(&address), "{said}");
 }
 

@@ -130,7 +130,7 @@ pub fn ffmpeg(dir: &Path, clip: &Path, url: &str, how: Publish, input: &[&str]) 
 pub fn gst_publish(dir: &Path, clip: &Path, sink: &str, url: &str, copy: &Path) -> Process {
     let pipeline = format!(
         "filesrc location={} ! flvdemux name=d flvmux name=m streamable=true ! tee name=t \
-         d.video ! queue ! m. d.audio ! queue ! m. \
+         d.video ! queue ! m.video d.audio ! queue ! m.audio \
          t. ! queue ! {sink} location={url} t. ! queue ! filesink location={}",
         clip.display(),
         copy.display(),

@@ -93,7 +93,10 @@ impl Peer {
     /// Waits for the start.
     #[track_caller]
     pub fn started(mut self) -> Self {
-        let seen = self.next(seconds(10));
+        let mut seen = self.next(seconds(10));
+        if seen == Some(Seen::Status("NetStream.Play.Reset".to_owned())) {
+            seen = self.next(seconds(10));
+        }
         assert_eq!(seen, Some(Seen::Started), "wanted a start");
         self
     }

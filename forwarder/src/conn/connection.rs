@@ -422,7 +422,7 @@ impl Connection {
 
     fn is_blocked(&self) -> bool {
         match &self.role {
-            Role::Playing { playing, .. } => playing.state().blocked_since.is_some(),
+            Role::Playing { playing, .. } => playing.is_blocked(),
             _ => !self.out.is_empty(),
         }
     }
@@ -497,12 +497,13 @@ impl Connection {
         if let Role::Playing { playing, .. } = &self.role {
             self.sent_bytes += playing.state().sent_bytes;
         }
-        if !matches!(end, End::Closed(_)) {
-            abandon_if_stuck(end, &self.io);
-        } else if self.session.has_output() {
-            // A last word, if the socket takes it at once.
-            _ = self.io.try_write(&self.session.take_output());
+        // A last word, such as why a connect was refused, if the socket takes it at once. Not into
+        // a player's stream, which may stand in the middle of a message.
+        if !matches!(end, End::Io(_) | End::Stuck) && !matches!(self.role, Role::Playing { .. }) {
+            self.out.append(&mut self.session.take_output());
+            _ = self.io.try_write(&self.out);
         }
+        abandon_if_stuck(end, &self.io);
         self.role = Role::None;
         self.log(end, began);
     }

@@ -213,6 +213,11 @@ impl Subscription {
         self.subscriber.bell.notified().await;
     }
 
+    /// Since when its socket takes nothing.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.subscriber.blocked_since()
+    }
+
     /// How far it is.
     pub fn state(&self) -> State {
         self.subscriber.state(&self.lane.view.borrow(), Instant::now())

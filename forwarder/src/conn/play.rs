@@ -49,6 +49,10 @@ impl Playing {
         self.subscription.state()
     }
 
+    pub(super) fn is_blocked(&self) -> bool {
+        self.subscription.blocked_since().is_some()
+    }
+
     pub(super) fn send(&self, bytes: &[u8]) -> bool {
         self.subscription.send(bytes)
     }
@@ -75,7 +79,7 @@ impl Playing {
 
     /// Whether its socket took nothing for too long.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        let since = self.subscription.state().blocked_since;
+        let since = self.subscription.blocked_since();
         since.is_some_and(|since| now >= since + self.write_timeout)
     }
 
@@ -87,8 +91,7 @@ impl Playing {
 
     /// When it is to be looked at if nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let blocked = self.subscription.state().blocked_since;
-        let stuck = blocked.map(|since| since + self.write_timeout);
+        let stuck = self.subscription.blocked_since().map(|since| since + self.write_timeout);
         let look = (Instant::now() < self.keyframe_look).then_some(self.keyframe_look);
         stuck.into_iter().chain(look).min()
     }

@@ -223,6 +223,11 @@ impl Subscriber {
         Sent { bytes: sent.bytes - before.bytes, skips: sent.skips - before.skips }
     }
 
+    /// Since when its socket takes nothing.
+    pub(super) fn blocked_since(&self) -> Option<Instant> {
+        self.inner.borrow().blocked_since
+    }
+
     /// How far it is.
     pub(super) fn state(&self, view: &View, now: Instant) -> State {
         let inner = self.inner.borrow();

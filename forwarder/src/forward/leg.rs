@@ -258,7 +258,7 @@ impl Leg {
 
     fn is_blocked(&self) -> bool {
         match &self.subscription {
-            Some(subscription) => subscription.state().blocked_since.is_some(),
+            Some(subscription) => subscription.blocked_since().is_some(),
             None => !self.out.is_empty(),
         }
     }

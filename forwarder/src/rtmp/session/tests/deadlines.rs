@@ -114,6 +114,22 @@ fn busy_doing_nothing_does_not_stop_the_clock() {
 }
 
 #[test]
+fn asking_again_after_a_rejection_gains_no_time() {
+    let start = Instant::now();
+    let mut session = server(start);
+    read_server(&mut session, start, &Script::created().0, &mut Vec::new()).unwrap();
+    let publish = Script::default().call(1, "publish", &["a"]);
+    for ms in [0, 900, 1800] {
+        let mut bytes = &publish.0[..];
+        let now = start + Duration::from_millis(ms);
+        let event = session.read(now, &mut bytes).unwrap();
+        assert!(matches!(event, Some(ServerEvent::Publish(_))));
+        session.reject(1, "NetStream.Publish.BadName", "already published");
+        assert_eq!(session.poll_timeout(), Some(start + Duration::from_secs(2)));
+    }
+}
+
+#[test]
 fn clock_starts_again_after_an_unpublish() {
     let start = Instant::now();
     let mut session = server(start);
