@@ -191,7 +191,9 @@ impl Connection {
                 ServerEvent::Connect(request) => self.on_connect(request, now),
                 ServerEvent::Publish(request) => self.on_publish(&request, now),
                 ServerEvent::Play(request) => self.on_play(&request, now)?,
-                ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => self.on_stop_role(msid),
+                ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
+                    self.on_stop_role(msid)
+                }
                 ServerEvent::Pause(_, paused) => self.with_playing(|playing| playing.pause(paused)),
                 ServerEvent::ReceiveAudio(_, wanted) => {
                     self.with_playing(|playing| playing.select(Some(wanted), None));
