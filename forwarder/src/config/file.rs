@@ -53,6 +53,13 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
             let message = "forward is on and has no destination\nadd destination = [\"host:1935\"]";
             return Err(source.error(enabled.span(), message));
         }
+        if let Some(enabled) = look.edge.as_ref().and_then(|edge| edge.enabled.as_ref())
+            && vhost.edge.enabled
+            && vhost.edge.origin.is_empty()
+        {
+            let message = "edge is on and has no origin\nadd origin = [\"host:1935\"]";
+            return Err(source.error(enabled.span(), message));
+        }
     }
     Ok(config)
 }
@@ -107,11 +114,12 @@ struct SecondLook {
 #[derive(Deserialize)]
 struct VhostLook {
     chunk_size: Option<IgnoredAny>,
-    forward: Option<ForwardLook>,
+    forward: Option<SwitchLook>,
+    edge: Option<SwitchLook>,
 }
 
 #[derive(Deserialize)]
-struct ForwardLook {
+struct SwitchLook {
     enabled: Option<Spanned<bool>>,
 }
 
@@ -180,7 +188,7 @@ fn section_of(key: &str) -> Option<String> {
     if vhost.contains_key(key) {
         return Some("in [[vhost]]".to_owned());
     }
-    for section in ["play", "publish", "forward"] {
+    for section in ["play", "publish", "forward", "edge"] {
         if vhost.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [vhost.{section}]"));
         }

@@ -104,6 +104,8 @@ pub struct Vhost {
     pub publish: Publish,
     /// Forwarding.
     pub forward: Forward,
+    /// Being an edge of other servers.
+    pub edge: Edge,
 }
 
 /// `[vhost.play]`
@@ -174,6 +176,34 @@ pub struct Forward {
     /// As `queue_length`, in bytes.
     #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub queue_bytes: usize,
+}
+
+/// `[vhost.edge]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Edge {
+    /// Off by default. On: there is an origin; streams that players ask for are pulled from one of
+    /// them, and what is published here is published there.
+    pub enabled: bool,
+    /// The origins, each `host[:port]`, all different.
+    #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
+    pub origin: Vec<Destination>,
+    /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
+    #[serde(deserialize_with = "serial::origin_vhost")]
+    pub vhost: String,
+    /// How long a TCP connect may take.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub connect_timeout: Duration,
+    /// Longest pause after all origins failed; the first retry is at once.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub retry_max: Duration,
+    /// An origin that sends no media of a stream for so long is left for the next one.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub idle_timeout: Duration,
+    /// How long another origin is looked for before players or a publisher are told that there is
+    /// none.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub failover_timeout: Duration,
 }
 
 /// A loaded configuration and what to tell the operator about it.
@@ -270,6 +300,7 @@ impl Default for Vhost {
             play: Play::default(),
             publish: Publish::default(),
             forward: Forward::default(),
+            edge: Edge::default(),
         }
     }
 }
@@ -310,6 +341,27 @@ impl Default for Forward {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
         }
+    }
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            origin: Vec::new(),
+            vhost: values::VHOST_VARIABLE.to_owned(),
+            connect_timeout: Duration::from_secs(3),
+            retry_max: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(5),
+            failover_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Edge {
+    /// The vhost to name to an origin for streams of `vhost`.
+    pub fn origin_vhost(&self, vhost: &str) -> String {
+        self.vhost.replace(values::VHOST_VARIABLE, vhost)
     }
 }
 

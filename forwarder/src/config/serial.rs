@@ -11,8 +11,8 @@ use serde::ser::{SerializeSeq as _, Serializer};
 
 use super::values::{
     CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Repeatable, at_least_a_moment, bytes_in_range, in_range,
-    parse_bytes, parse_duration, parse_level, parse_listen, parse_vhost_name, show_bytes,
-    show_duration, unique,
+    parse_bytes, parse_duration, parse_level, parse_listen, parse_origin_vhost, parse_vhost_name,
+    show_bytes, show_duration, unique,
 };
 use super::{Destination, DestinationError};
 
@@ -132,6 +132,15 @@ pub(super) fn vhost_name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::E
         what: "a vhost's name",
         text: parse_vhost_name,
         integer: |number| parse_vhost_name(&number.to_string()),
+    })
+}
+
+/// The vhost named to an origin.
+pub(super) fn origin_vhost<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    d.deserialize_any(Scalar {
+        what: "a vhost's name",
+        text: parse_origin_vhost,
+        integer: |number| parse_origin_vhost(&number.to_string()),
     })
 }
 

@@ -69,6 +69,33 @@ fn the_cluster_on_one_machine_fits_together() {
 }
 
 #[test]
+fn the_edge_is_one_of_the_small_cluster() {
+    let edge = toml(include_str!("../../../conf/edge.toml"));
+    let slave = |text| toml(text).listen[0].port();
+    let slaves = [
+        include_str!("../../../conf/slave1.toml"),
+        include_str!("../../../conf/slave2.toml"),
+        include_str!("../../../conf/slave3.toml"),
+        include_str!("../../../conf/slave4.toml"),
+    ];
+    assert!(edge.vhosts[0].edge.enabled && !edge.vhosts[0].forward.enabled);
+    let ports: Vec<u16> = edge.vhosts[0].edge.origin.iter().map(|origin| origin.port).collect();
+    assert_eq!(ports, slaves.map(slave));
+    assert!(!ports.contains(&edge.listen[0].port()));
+}
+
+#[test]
+fn an_origin_is_told_the_vhost() {
+    let told = |vhost: &str| {
+        let text = format!("[[vhost]]\n[vhost.edge]\nvhost = \"{vhost}\"");
+        toml(&text).vhosts[0].edge.origin_vhost("a.tv")
+    };
+    assert_eq!(told("[vhost]"), "a.tv");
+    assert_eq!(told("b.tv"), "b.tv");
+    assert_eq!(told("live.[vhost]"), "live.a.tv");
+}
+
+#[test]
 fn listen_is_written_in_many_ways() {
     let all: Vec<SocketAddr> = vec!["0.0.0.0:1935".parse().unwrap(), "[::]:1936".parse().unwrap()];
     for text in [
@@ -234,14 +261,23 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
             forward: Forward {
                 enabled: on,
                 destination: hosts
-                    .into_iter()
-                    .map(|host| Destination { host, port: 1 + chunk_size as u16 / 2 })
+                    .iter()
+                    .map(|host| Destination { host: host.clone(), port: 1 + chunk_size as u16 / 2 })
                     .collect(),
                 connect_timeout: d,
                 retry_max: a,
                 hung_timeout: b,
                 queue_length: c,
                 queue_bytes: bytes,
+            },
+            edge: Edge {
+                enabled: on,
+                origin: hosts.into_iter().map(|host| Destination { host, port: 1935 }).collect(),
+                vhost: "[vhost].origin".to_owned(),
+                connect_timeout: a,
+                retry_max: b,
+                idle_timeout: c,
+                failover_timeout: d,
             },
         },
     )

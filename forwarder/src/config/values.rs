@@ -126,6 +126,16 @@ pub(super) fn parse_vhost_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Stands for the vhost's own name, as in SRS.
+pub(super) const VHOST_VARIABLE: &str = "[vhost]";
+
+/// The vhost named to an origin: a name, perhaps with `[vhost]` in it.
+pub(super) fn parse_origin_vhost(text: &str) -> Result<String, String> {
+    parse_vhost_name(&text.replace(VHOST_VARIABLE, "v"))
+        .map(|_| text.to_owned())
+        .map_err(|_| format!("`{text}` is not a vhost's name\nwrite a name or \"[vhost]\""))
+}
+
 /// A level's name or an env-filter expression. A lone word that is no level would be taken as a
 /// target by the filter and silence everything else, so it is refused.
 pub(super) fn parse_level(text: &str) -> Result<String, String> {

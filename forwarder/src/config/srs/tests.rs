@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::config::{Config, Forward, Loaded, Play, Publish, Vhost};
+use crate::config::{Config, Edge, Forward, Loaded, Play, Publish, Vhost};
 
 fn srs(text: &str) -> Loaded {
     Config::from_srs_conf(text).unwrap_or_else(|error| panic!("{error}"))
@@ -150,6 +150,23 @@ vhost __defaultVhost__ {
     );
     assert!(loaded.config.vhosts[0].enabled);
     assert!(!loaded.config.vhosts[0].forward.enabled);
+}
+
+#[test]
+fn a_remote_cluster_is_an_edge() {
+    let loaded = srs(include_str!("../../../../conf/srs/edge.conf"));
+    let edge = &loaded.config.vhosts[0].edge;
+    let origin: Vec<String> = edge.origin.iter().map(ToString::to_string).collect();
+    assert_eq!(origin, ["127.0.0.1:19351", "127.0.0.1:19352"]);
+    assert_eq!(*edge, Edge { enabled: true, origin: edge.origin.clone(), ..Edge::default() });
+    assert_eq!(loaded.notes, Vec::<String>::new());
+
+    let text = "vhost v { cluster { origin a; mode remote; vhost b.[vhost]; follow_client on; } }";
+    let loaded = srs(text);
+    assert_eq!(loaded.config.vhosts[0].edge.origin_vhost("v"), "b.v");
+    let note = "srs.conf:1: `follow_client on` has no effect: origins are asked by RTMP";
+    assert_eq!(loaded.notes, [note]);
+    assert!(!srs("vhost v { cluster { mode local; } }").config.vhosts[0].edge.enabled);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A vhost's blocks.
 use std::time::Duration;
 
-use super::super::{Destination, DestinationError, Forward, Play, Publish, Vhost, values};
+use super::super::{Destination, DestinationError, Edge, Forward, Play, Publish, Vhost, values};
 use super::parse::Directive;
 use super::{ConfigError, Import, known};
 
@@ -51,7 +51,7 @@ impl Import {
                 }
             }
             "forward" => self.forward(&mut vhost.forward, directive, block)?,
-            "cluster" => self.cluster(block)?,
+            "cluster" => self.cluster(&mut vhost.edge, directive, block)?,
             name => {
                 if let Some((_, why)) =
                     known::VHOST_REFUSED.iter().find(|(known, _)| *known == name)
@@ -159,22 +159,45 @@ impl Import {
         Ok(())
     }
 
-    fn cluster(&mut self, block: &[Directive]) -> Result<(), ConfigError> {
-        for inner in self.first_of_each(block.iter().collect(), &[]) {
-            let value = inner.args.first().map_or("", |word| word.text.as_str());
-            match (inner.name.text.as_str(), value) {
-                ("mode", "remote") => {
-                    let why = "an edge would pull from no origin";
-                    return Err(self.unsupported(inner, why));
-                }
+    fn cluster(
+        &mut self,
+        edge: &mut Edge,
+        directive: &Directive,
+        block: &[Directive],
+    ) -> Result<(), ConfigError> {
+        let form = |text: &str| text.parse().map_err(|error: DestinationError| error.to_string());
+        let word = |inner: &Directive| inner.args.first().map_or("", |word| &word.text).to_owned();
+        let inners = self.first_of_each(block.iter().collect(), &[]);
+        let remote = |inner: &&Directive| inner.name.text == "mode" && word(inner) == "remote";
+        edge.enabled = inners.iter().copied().any(|inner| remote(&inner));
+        for inner in inners {
+            match (inner.name.text.as_str(), word(inner).as_str()) {
                 ("origin_cluster", "on") => {
                     let why = "players would not be sent to the origin that has their stream";
                     return Err(self.unsupported(inner, why));
                 }
-                // All others mean something for an edge or an origin cluster only.
+                ("origin", _) if edge.enabled => edge.origin = self.list(inner, form)?,
+                ("vhost", _) if edge.enabled => {
+                    edge.vhost = self.read(self.one(inner)?, values::parse_origin_vhost)?;
+                }
+                ("token_traverse", "on") if edge.enabled => {
+                    let why = "players that share a pull would not be shown to the origin";
+                    return Err(self.unsupported(inner, why));
+                }
+                ("protocol", "flv" | "flvs") if edge.enabled => {
+                    return Err(self.unsupported(inner, "origins would be asked by RTMP"));
+                }
+                ("follow_client", "on") if edge.enabled => {
+                    self.note(inner, "origins are asked by RTMP");
+                }
+                // The rest means something for SRS among itself or for another mode only.
                 (name, _) if known::CLUSTER.contains(&name) => {}
                 _ => return Err(self.unknown(inner, known::CLUSTER, &[])),
             }
+        }
+        if edge.enabled && edge.origin.is_empty() {
+            let message = "an edge needs an origin\nadd `origin host:1935;`";
+            return Err(self.sources.error(directive.name.at, message));
         }
         Ok(())
     }

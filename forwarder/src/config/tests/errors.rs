@@ -270,6 +270,24 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = add destination = ["host:1935"]"#,
     ),
     (
+        "an edge without an origin",
+        "[[vhost]]\n[vhost.edge]\nenabled = true\n",
+        r#"f.toml:3:11: edge is on and has no origin
+  |
+3 | enabled = true
+  |           ^^^^
+  = add origin = ["host:1935"]"#,
+    ),
+    (
+        "a vhost for the origin that is none",
+        "[[vhost]]\n[vhost.edge]\nvhost = \"[host]/\"\n",
+        r#"f.toml:3:9: `[host]/` is not a vhost's name
+  |
+3 | vhost = "[host]/"
+  |         ^^^^^^^^^
+  = write a name or "[vhost]""#,
+    ),
+    (
         "one destination twice",
         "[[vhost]]\n[vhost.forward]\ndestination = [\n  \"a\",\n  \"a:1935\",\n]\n",
         r#"f.toml:5:3: a:1935 stands here twice

@@ -216,13 +216,48 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = without it, its programs would not be started; if that is fine, take it out"#,
     ),
     (
-        "an edge",
-        "vhost a { cluster { mode remote; origin 1.2.3.4; } }",
-        r#"srs.conf:1:21: `mode remote` is not supported
+        "an edge without an origin",
+        "vhost a { cluster { mode remote; } }",
+        r#"srs.conf:1:11: an edge needs an origin
   |
-1 | vhost a { cluster { mode remote; origin 1.2.3.4; } }
-  |                     ^^^^
-  = without it, an edge would pull from no origin; if that is fine, take it out"#,
+1 | vhost a { cluster { mode remote; } }
+  |           ^^^^^^^
+  = add `origin host:1935;`"#,
+    ),
+    (
+        "one origin twice",
+        "vhost a { cluster { mode remote; origin b b:1935; } }",
+        r#"srs.conf:1:43: b:1935 stands here twice
+  |
+1 | vhost a { cluster { mode remote; origin b b:1935; } }
+  |                                           ^^^^^^"#,
+    ),
+    (
+        "an edge that shows the origin each player",
+        "vhost a { cluster { token_traverse on; mode remote; origin b; } }",
+        r#"srs.conf:1:21: `token_traverse on` is not supported
+  |
+1 | vhost a { cluster { token_traverse on; mode remote; origin b; } }
+  |                     ^^^^^^^^^^^^^^
+  = without it, players that share a pull would not be shown to the origin; if that is fine, take it out"#,
+    ),
+    (
+        "an edge that pulls by HTTP",
+        "vhost a { cluster { mode remote; origin b; protocol flv; } }",
+        r#"srs.conf:1:44: `protocol flv` is not supported
+  |
+1 | vhost a { cluster { mode remote; origin b; protocol flv; } }
+  |                                            ^^^^^^^^
+  = without it, origins would be asked by RTMP; if that is fine, take it out"#,
+    ),
+    (
+        "a vhost for the origin that is none",
+        "vhost a { cluster { mode remote; origin b; vhost a/b; } }",
+        r#"srs.conf:1:50: `a/b` is not a vhost's name
+  |
+1 | vhost a { cluster { mode remote; origin b; vhost a/b; } }
+  |                                                  ^^^
+  = write a name or "[vhost]""#,
     ),
     (
         "an origin cluster",
