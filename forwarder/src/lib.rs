@@ -1,13 +1,14 @@
 //! An RTMP origin, forwarder and edge.
 //!
 //! `ARCHITECTURE.md` at the repository's root has the bird's-eye view and the invariants. Modules
-//! may import only downwards: `rtmp <- hub <- conn <- {forward, http} <- cli`, and `config` may be
+//! may import only downwards: `rtmp <- hub <- conn <- {forward <- edge, http} <- cli`, and `config` may be
 //! read by all but `rtmp` and `hub`; `cargo xtask tidy` holds these walls.
 #![deny(unsafe_code)]
 
 pub mod cli;
 pub mod config;
 pub mod conn;
+pub mod edge;
 pub mod forward;
 pub mod http;
 pub mod hub;

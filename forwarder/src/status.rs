@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub splice: String,
     /// RTMP listeners, `ip:port`, with the ports really bound.
     pub listen: Vec<String>,
+    /// Streams that this server, being an edge, pulls from origins.
+    pub pulls: Vec<PullStatus>,
     /// Streams with a publisher, waiting players or a grace time running.
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
@@ -77,7 +79,35 @@ pub struct StreamStatus {
     pub forwards: Vec<ForwardStatus>,
 }
 
-/// One stream's forward to one destination.
+/// One stream that an edge pulls from an origin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PullStatus {
+    /// Vhost.
+    pub vhost: String,
+    /// App.
+    pub app: String,
+    /// Name.
+    pub stream: String,
+    /// `host:port` of the origin asked last.
+    pub origin: String,
+    /// `connecting`, `pulling`, `waiting` (for the next attempt) or `published here`.
+    pub state: String,
+    /// Players for whom it is pulled.
+    pub players: usize,
+    /// Attempts since it last pulled.
+    pub attempt: u32,
+    /// Successful connects since the pull began.
+    pub connects: u64,
+    /// Bytes received from origins.
+    pub received_bytes: u64,
+    /// Messages left out because the players had them from another origin.
+    pub repeated: u64,
+    /// Why it last failed; empty if it never did.
+    pub last_error: String,
+}
+
+/// One stream's forward to one destination, or a publish that an edge relays to an origin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ForwardStatus {

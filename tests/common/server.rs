@@ -19,6 +19,7 @@ pub struct Setup {
     play: String,
     publish: String,
     forward: String,
+    edge: String,
     more: String,
     rtmp: Option<SocketAddr>,
 }
@@ -53,6 +54,19 @@ impl Setup {
         self
     }
 
+    /// Makes it an edge of `origins`.
+    pub fn edge_of(mut self, origins: &[SocketAddr]) -> Self {
+        let list = quoted(origins);
+        self.edge = format!("[vhost.edge]\nenabled = true\norigin = [{list}]\n{}", self.edge);
+        self
+    }
+
+    /// A line of `[vhost.edge]`.
+    pub fn edge(mut self, line: &str) -> Self {
+        writeln!(self.edge, "{line}").unwrap();
+        self
+    }
+
     /// Another vhost.
     pub fn vhost(mut self, name: &str, destinations: &[SocketAddr]) -> Self {
         writeln!(self.more, "[[vhost]]\nname = \"{name}\"").unwrap();
@@ -75,8 +89,8 @@ impl Setup {
         let config = format!(
             "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n\
              [[vhost]]\nname = \"__defaultVhost__\"\n\
-             [vhost.play]\n{}[vhost.publish]\n{}{}{}",
-            self.global, self.play, self.publish, self.forward, self.more,
+             [vhost.play]\n{}[vhost.publish]\n{}{}{}{}",
+            self.global, self.play, self.publish, self.forward, self.edge, self.more,
         );
         Server::start("forwarder.toml", &config, rtmp, api)
     }
@@ -86,8 +100,13 @@ fn forward_section(destinations: &[SocketAddr]) -> String {
     if destinations.is_empty() {
         return String::new();
     }
-    let list: Vec<String> = destinations.iter().map(|d| format!("\"{d}\"")).collect();
-    format!("[vhost.forward]\nenabled = true\ndestination = [{}]\n", list.join(", "))
+    let list = quoted(destinations);
+    format!("[vhost.forward]\nenabled = true\ndestination = [{list}]\n")
+}
+
+fn quoted(addresses: &[SocketAddr]) -> String {
+    let list: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+    list.join(", ")
 }
 
 /// A running server; killed on drop. Its log must not tell of a panic.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{Failure, complain, say};
 use crate::config::DEFAULT_VHOST;
-use crate::status::{ForwardStatus, Snapshot, StreamStatus};
+use crate::status::{ForwardStatus, PullStatus, Snapshot, StreamStatus};
 
 /// Everything a server on this machine has to say fits into a moment.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,8 +106,20 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
     );
     if snapshot.streams.is_empty() {
         text.push_str("no streams\n");
-        return text;
+    } else {
+        streams(&mut text, snapshot);
     }
+    if !snapshot.pulls.is_empty() {
+        let head = ["PULL", "ORIGIN", "STATE", "PLAYERS", "ATTEMPTS", "RECEIVED", "LAST ERROR"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(snapshot.pulls.iter().map(pull_row));
+        text.push('\n');
+        text.push_str(&aligned(&rows));
+    }
+    text
+}
+
+fn streams(text: &mut String, snapshot: &Snapshot) {
     let head = ["STREAM", "STATE", "PLAYERS", "BITRATE", "CODECS", "SKIPS", "PUBLISHER"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(snapshot.streams.iter().map(stream_row));
@@ -126,7 +138,18 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         text.push('\n');
         text.push_str(&aligned(&rows));
     }
-    text
+}
+
+fn pull_row(pull: &PullStatus) -> [String; 7] {
+    [
+        name(&pull.vhost, &pull.app, &pull.stream),
+        pull.origin.clone(),
+        pull.state.clone(),
+        pull.players.to_string(),
+        pull.attempt.to_string(),
+        size(pull.received_bytes),
+        or_dash(&pull.last_error),
+    ]
 }
 
 fn stream_row(stream: &StreamStatus) -> [String; 7] {
@@ -136,7 +159,7 @@ fn stream_row(stream: &StreamStatus) -> [String; 7] {
         (video, audio) => format!("{video} {audio}"),
     };
     [
-        name(stream),
+        name(&stream.vhost, &stream.app, &stream.stream),
         stream.state.clone(),
         stream.players.to_string(),
         bitrate(stream.bitrate_bps),
@@ -152,7 +175,7 @@ fn forward_row(stream: &StreamStatus, forward: &ForwardStatus) -> [String; 8] {
         ms => format!("{} {ms} ms", forward.state),
     };
     [
-        name(stream),
+        name(&stream.vhost, &stream.app, &stream.stream),
         forward.destination.clone(),
         state,
         format!("{} ms", forward.lag_ms),
@@ -163,11 +186,11 @@ fn forward_row(stream: &StreamStatus, forward: &ForwardStatus) -> [String; 8] {
     ]
 }
 
-fn name(stream: &StreamStatus) -> String {
-    if stream.vhost == DEFAULT_VHOST {
-        format!("{}/{}", stream.app, stream.stream)
+fn name(vhost: &str, app: &str, stream: &str) -> String {
+    if vhost == DEFAULT_VHOST {
+        format!("{app}/{stream}")
     } else {
-        format!("{}/{}/{}", stream.vhost, stream.app, stream.stream)
+        format!("{vhost}/{app}/{stream}")
     }
 }
 

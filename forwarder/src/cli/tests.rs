@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::Config;
-use crate::status::{ForwardStatus, Snapshot, StreamStatus, Totals};
+use crate::status::{ForwardStatus, PullStatus, Snapshot, StreamStatus, Totals};
 
 #[test]
 fn clap_finds_no_fault() {
@@ -88,6 +88,9 @@ v.test/live/b?[2J  waiting  0        0 bit/s     -         0      -
 FORWARD          DESTINATION      STATE           LAG    ATTEMPTS  SENT     SKIPS  LAST ERROR
 live/livestream  127.0.0.1:19351  forwarding      12 ms  0         1.0 KiB  0      -
 live/livestream  127.0.0.1:19352  waiting 350 ms  0 ms   4         0 B      1      connection refused
+
+PULL    ORIGIN         STATE    PLAYERS  ATTEMPTS  RECEIVED  LAST ERROR
+live/b  10.0.0.7:1935  pulling  3        0         5.0 MiB   closed by the origin
 "
     );
     let idle = status::table(&Snapshot::default());
@@ -131,6 +134,17 @@ fn snapshot() -> Snapshot {
         state: "waiting".into(),
         ..StreamStatus::default()
     };
+    let pull = PullStatus {
+        vhost: "__defaultVhost__".into(),
+        app: "live".into(),
+        stream: "b".into(),
+        origin: "10.0.0.7:1935".into(),
+        state: "pulling".into(),
+        players: 3,
+        received_bytes: 5 << 20,
+        last_error: "closed by the origin".into(),
+        ..PullStatus::default()
+    };
     Snapshot {
         version: "0.1.0".into(),
         pid: 4711,
@@ -138,6 +152,7 @@ fn snapshot() -> Snapshot {
         connections: 14,
         splice: "user (not built)".into(),
         listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
+        pulls: vec![pull],
         streams: vec![live, odd],
         totals: Totals {
             connections: 20,

@@ -191,7 +191,7 @@ pub struct Edge {
     /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
     #[serde(deserialize_with = "serial::origin_vhost")]
     pub vhost: String,
-    /// How long a TCP connect may take.
+    /// How long a TCP connect may take, and then RTMP's handshake and commands.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub connect_timeout: Duration,
     /// Longest pause after all origins failed; the first retry is at once.

@@ -1,22 +1,25 @@
 //! One client's connection: drives its session, publishes into the hub, plays from it.
 
-use std::future::pending;
+mod asking;
+mod role;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use role::{Relay, Role, Silence};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::play::{self, Playing};
 use super::socket::{abandon, tune_accepted};
+use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
 use crate::hub::{Publisher, Source};
-use crate::rtmp::message::MediaMessage;
 use crate::rtmp::session::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
     SessionError,
@@ -67,32 +70,14 @@ struct Connection {
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
     out_blocked_since: Option<Instant>,
+    /// Bytes that came while an origin was asked.
+    unread: Vec<u8>,
     sent_bytes: u64,
     /// Close at this time, once what was said is on its way.
     close_at: Option<Instant>,
     next_ping: Option<Instant>,
     /// What it was, for the line at its end.
     did: Option<(&'static str, StreamKey)>,
-}
-
-enum Role {
-    None,
-    Publishing { publisher: Publisher, msid: u32, last: Instant, silence: Silence },
-    Playing { playing: Playing, msid: u32, last_heard: Instant },
-}
-
-/// How long a publisher may be silent: before its first message, and after.
-#[derive(Clone, Copy)]
-struct Silence {
-    first: Duration,
-    later: Duration,
-    begun: bool,
-}
-
-impl Silence {
-    fn limit(self) -> Duration {
-        if self.begun { self.later } else { self.first }
-    }
 }
 
 impl Connection {
@@ -116,6 +101,7 @@ impl Connection {
             role: Role::None,
             out: Vec::new(),
             out_blocked_since: None,
+            unread: Vec::new(),
             sent_bytes: 0,
             close_at: None,
             next_ping: None,
@@ -134,7 +120,7 @@ impl Connection {
             self.sooner(timer.as_mut());
             let io = Rc::clone(&self.io);
             tokio::select! {
-                ready = io.readable() => {
+                ready = io.readable(), if !self.role.is_asking() => {
                     ready.map_err(End::Io)?;
                     self.on_readable()?;
                 }
@@ -142,7 +128,7 @@ impl Connection {
                     ready.map_err(End::Io)?;
                     self.on_writable();
                 }
-                () = self.role.changed() => self.on_change()?,
+                change = self.role.changed() => self.on_role_change(change)?,
                 () = timer.as_mut() => {
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
@@ -167,7 +153,7 @@ impl Connection {
                 Ok(n) => {
                     Totals::add(&shard.context().totals.received_bytes, n as u64);
                     self.take(&scratch[..n], now)?;
-                    if n < scratch.len() {
+                    if n < scratch.len() || self.role.is_asking() {
                         break;
                     }
                 }
@@ -175,10 +161,14 @@ impl Connection {
                 Err(error) => return Err(End::Io(error)),
             }
         }
+        self.flush();
+        Ok(())
+    }
+
+    fn flush(&mut self) {
         if let Role::Publishing { publisher, .. } = &mut self.role {
             publisher.flush();
         }
-        Ok(())
     }
 
     fn take(&mut self, mut input: &[u8], now: Instant) -> Result<(), End> {
@@ -202,6 +192,10 @@ impl Connection {
                     self.with_playing(|playing| playing.select(None, Some(wanted)));
                 }
                 _ => {}
+            }
+            if self.role.is_asking() {
+                self.unread.extend_from_slice(input);
+                break;
             }
         }
         Ok(())
@@ -243,50 +237,60 @@ impl Connection {
     // Publishing.
 
     fn on_publish(&mut self, request: &PublishRequest, now: Instant) {
-        match self.try_publish(request, now) {
-            Ok((publisher, vhost)) => {
-                let stream = publisher.stream().key().clone();
-                info!(peer = %self.peer, %stream, "publish");
-                self.session.accept_publish(request.msid, now);
-                let silence = Silence {
-                    first: vhost.publish.firstpkt_timeout,
-                    later: vhost.publish.normal_timeout,
-                    begun: false,
-                };
-                let msid = request.msid;
-                self.did = Some(("publish", stream));
-                self.role = Role::Publishing { publisher, msid, last: now, silence };
+        let msid = request.msid;
+        match self.may_publish(request) {
+            Ok((key, source, vhost)) if vhost.edge.enabled => {
+                self.ask_publish(key, source, vhost, msid);
             }
-            Err((code, description)) => self.refuse(request.msid, code, &description, now),
+            Ok((key, source, vhost)) => {
+                let hub = &self.shard.context().hub;
+                match hub.publish(&key, stream_options(&vhost), source, now) {
+                    Ok(publisher) => self.begin_publish(publisher, &vhost, msid, None, now),
+                    Err(busy) => self.refuse(msid, BAD_NAME, &busy.to_string(), now),
+                }
+            }
+            Err((code, description)) => self.refuse(msid, code, &description, now),
         }
     }
 
-    fn try_publish(
+    fn begin_publish(
+        &mut self,
+        publisher: Publisher,
+        vhost: &Vhost,
+        msid: u32,
+        relay: Option<Relay>,
+        now: Instant,
+    ) {
+        let stream = publisher.stream().key().clone();
+        info!(peer = %self.peer, %stream, "publish");
+        self.session.accept_publish(msid, now);
+        self.did = Some(("publish", stream));
+        let silence = Silence::of(vhost);
+        self.role = Role::Publishing { publisher, msid, last: now, silence, relay };
+    }
+
+    fn may_publish(
         &self,
         request: &PublishRequest,
-        now: Instant,
-    ) -> Result<(Publisher, Vhost), (&'static str, String)> {
+    ) -> Result<(StreamKey, Source, Vhost), (&'static str, String)> {
         if !matches!(self.role, Role::None) {
             return Err((BAD_NAME, "this connection has a stream already".into()));
         }
         let (key, param, vhost) = self.resolve(&request.stream).map_err(|why| (BAD_NAME, why))?;
-        let path = self.path()?;
-        let source = Source { peer: self.peer.to_string(), param, path };
-        let hub = &self.shard.context().hub;
-        let publisher = hub.publish(&key, stream_options(&vhost), source, now);
-        publisher.map(|publisher| (publisher, vhost)).map_err(|busy| (BAD_NAME, busy.to_string()))
+        let path = self.path().map_err(|why| ("NetStream.Publish.Denied", why.to_owned()))?;
+        Ok((key, Source { peer: self.peer.to_string(), param, path }, vhost))
     }
 
-    /// The servers this publish came through, if it may come here.
-    fn path(&self) -> Result<Vec<String>, (&'static str, String)> {
+    /// The servers this publish came through, or this player stands for, if it may come here.
+    fn path(&self) -> Result<Vec<String>, &'static str> {
         let forwarder = self.connect.as_ref().and_then(|connect| connect.forwarder.as_ref());
         let Some((ids, _)) = forwarder else { return Ok(Vec::new()) };
         let path: Vec<String> = ids.split(',').map(str::to_owned).collect();
         if path.len() > MAX_HOPS || path.iter().any(|id| id.len() > MAX_ID_BYTES) {
-            return Err(("NetStream.Publish.Denied", "forwarded too often".into()));
+            return Err("forwarded too often");
         }
         if path.contains(&self.shard.context().instance) {
-            return Err(("NetStream.Publish.Denied", "forward loop".into()));
+            return Err("forward loop");
         }
         Ok(path)
     }
@@ -296,20 +300,29 @@ impl Connection {
     fn on_play(&mut self, request: &PlayRequest, now: Instant) -> Result<(), End> {
         if matches!(self.role, Role::Publishing { .. }) {
             let why = "this connection publishes";
-            self.refuse(request.msid, "NetStream.Play.Failed", why, now);
+            self.refuse(request.msid, PLAY_FAILED, why, now);
             return Ok(());
         }
         // A player may ask again, as with a playlist.
         self.role = Role::None;
-        let (key, _, vhost) = match self.resolve(&request.stream) {
-            Ok(resolved) => resolved,
-            Err(why) => {
-                self.refuse(request.msid, "NetStream.Play.Failed", &why, now);
-                return Ok(());
-            }
-        };
+        match self.resolve(&request.stream) {
+            Ok(resolved) if resolved.2.edge.enabled => self.ask_play(request, resolved, now),
+            Ok((key, _, vhost)) => return self.begin_play(request, key, &vhost, None, now),
+            Err(why) => self.refuse(request.msid, PLAY_FAILED, &why, now),
+        }
+        Ok(())
+    }
+
+    fn begin_play(
+        &mut self,
+        request: &PlayRequest,
+        key: StreamKey,
+        vhost: &Vhost,
+        interest: Option<Interest>,
+        now: Instant,
+    ) -> Result<(), End> {
         let hub = &self.shard.context().hub;
-        let stream = hub.stream(&key, stream_options(&vhost), now);
+        let stream = hub.stream(&key, stream_options(vhost), now);
         self.session.set_chunk_size(stream.chunk_size());
         self.session.accept_play(request, now);
         // What is not sent yet goes out in front of the headers, in one write with them.
@@ -324,7 +337,8 @@ impl Connection {
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
         self.did = Some(("play", key));
         self.next_ping = Some(now + play::PING_INTERVAL);
-        self.role = Role::Playing { playing, msid: request.msid, last_heard: now };
+        self.role =
+            Role::Playing { playing, msid: request.msid, last_heard: now, _interest: interest };
         Ok(())
     }
 
@@ -447,7 +461,7 @@ impl Connection {
             return Err(End::Stuck);
         }
         match &mut self.role {
-            Role::None => {}
+            Role::None | Role::AskedPublish { .. } | Role::AskedPlay { .. } => {}
             Role::Publishing { last, silence, .. } => {
                 if now >= *last + silence.limit() {
                     return Err(SessionError::Timeout("nothing from the publisher").into());
@@ -474,7 +488,7 @@ impl Connection {
     /// When something is to be done if nothing happens before.
     fn deadline(&self) -> Instant {
         let role = match &self.role {
-            Role::None => None,
+            Role::None | Role::AskedPublish { .. } | Role::AskedPlay { .. } => None,
             Role::Publishing { last, silence, .. } => Some(*last + silence.limit()),
             Role::Playing { playing, .. } => playing.deadline(),
         };
@@ -536,25 +550,6 @@ impl Connection {
     }
 }
 
-impl Role {
-    fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> Result<(), End> {
-        let Self::Publishing { publisher, msid, last, silence } = self else { return Ok(()) };
-        if *msid == media.msid {
-            *last = now;
-            silence.begun = true;
-            publisher.append(media, now).map_err(End::Local)?;
-        }
-        Ok(())
-    }
-
-    async fn changed(&self) {
-        match self {
-            Self::Playing { playing, .. } => playing.changed().await,
-            _ => pending().await,
-        }
-    }
-}
-
 fn abandon_if_stuck(end: &End, io: &TcpStream) {
     if matches!(end, End::Stuck | End::Peer(SessionError::Timeout(_))) {
         abandon(io);
@@ -562,6 +557,7 @@ fn abandon_if_stuck(end: &End, io: &TcpStream) {
 }
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
+const PLAY_FAILED: &str = "NetStream.Play.Failed";
 
 /// Chunk size and window where no vhost says otherwise.
 const DEFAULT_CHUNK_SIZE: u32 = 16384;

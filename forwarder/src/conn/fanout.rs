@@ -128,7 +128,7 @@ impl Lane {
             subscriber.advance(&mut view, now);
             sent += subscriber.take_sent();
             floor = floor.min(subscriber.floor().unwrap_or(u64::MAX));
-            if view.phase() == Phase::Ended {
+            if view.phase() != Phase::Live {
                 subscriber.bell.notify_one();
             }
         }
@@ -208,7 +208,7 @@ impl Subscription {
         self.subscriber.select(audio, video);
     }
 
-    /// Waits until [`Self::state`] is worth a look: blocked, failed or ended.
+    /// Waits until [`Self::state`] is worth a look: blocked, failed or without a publisher.
     pub async fn changed(&self) {
         self.subscriber.bell.notified().await;
     }

@@ -10,6 +10,7 @@ mod play;
 mod shard;
 mod socket;
 mod subscriber;
+mod upstream;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ pub use listener::{Acceptor, bind};
 pub use shard::{Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
+pub use upstream::{Ask, Interest, Interests, PlayAsk, PublishAsk, Refusal, Relayed, Upstream};
 
 use crate::config::{Config, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
@@ -33,6 +35,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// The streams.
     pub hub: Arc<Hub>,
+    /// Whom connections to an edge ask for origins.
+    pub upstream: Upstream,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
@@ -63,6 +67,7 @@ impl Context {
         Self {
             config: Arc::new(config),
             hub: Arc::default(),
+            upstream: Upstream::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
             stop: CancellationToken::new(),

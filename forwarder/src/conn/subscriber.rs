@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Start, Target, View, Wish};
+use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Phase, Start, Target, View, Wish};
 
 /// How a subscriber wants to be served.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,8 @@ pub struct State {
     pub skips: u64,
     /// How long it has been behind.
     pub lag: Duration,
+    /// Its stream has a publisher.
+    pub live: bool,
     /// Its stream is over.
     pub ended: bool,
 }
@@ -245,7 +247,8 @@ impl Subscriber {
             sent_bytes: inner.sent.bytes,
             skips: inner.sent.skips,
             lag,
-            ended: view.phase() == crate::hub::Phase::Ended,
+            live: view.phase() == Phase::Live,
+            ended: view.phase() == Phase::Ended,
         }
     }
 

@@ -19,26 +19,26 @@ const PROBE_FOR: Duration = Duration::from_secs(60);
 /// What the forwards to one destination know together: only one of them probes a closed port, and
 /// the first that gets through calls the others.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(crate) struct Health {
     probing: AtomicBool,
     recovered: Notify,
 }
 
 impl Health {
     /// It works: whoever waits may try at once.
-    pub(super) fn works(&self) {
+    pub(crate) fn works(&self) {
         self.recovered.notify_waiters();
     }
 
     /// Waits until somebody else got through.
-    pub(super) async fn recovered(&self) {
+    pub(crate) async fn recovered(&self) {
         self.recovered.notified().await;
     }
 }
 
 /// The pauses of one forward.
 #[derive(Debug)]
-pub(super) struct Backoff<'a> {
+pub(crate) struct Backoff<'a> {
     health: &'a Health,
     longest: Duration,
     failures: u32,
@@ -48,19 +48,19 @@ pub(super) struct Backoff<'a> {
 
 impl<'a> Backoff<'a> {
     /// No pause is longer than `longest`.
-    pub(super) fn new(health: &'a Health, longest: Duration) -> Self {
+    pub(crate) fn new(health: &'a Health, longest: Duration) -> Self {
         Self { health, longest, failures: 0, down_since: None, prober: false }
     }
 
     /// It forwarded: the next failure is a first one again.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
         self.down_since = None;
         self.leave_probing();
     }
 
     /// How long to wait after a failure at `now`. `refused`: the host said that the port is closed.
-    pub(super) fn after_failure(&mut self, refused: bool, now: Instant) -> Duration {
+    pub(crate) fn after_failure(&mut self, refused: bool, now: Instant) -> Duration {
         let first = self.failures == 0;
         let since = *self.down_since.get_or_insert(now);
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(16));

@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::status::Entry;
 use crate::config::Forward;
-use crate::conn::{Shard, SubscriberOptions, Subscription};
-use crate::hub::{LagLimits, Target};
+use crate::conn::{Refusal, Shard, SubscriberOptions, Subscription};
+use crate::hub::{LagLimits, Source, Target};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
 use crate::rtmp::url::DEFAULT_VHOST;
 
@@ -32,22 +33,24 @@ const HANDSHAKE_RANDOM: usize = 1536;
 
 /// Why a leg is down.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) why: String,
+pub(crate) struct Failure {
+    pub(crate) why: String,
     /// The host answered that nothing listens there.
-    pub(super) refused: bool,
+    pub(crate) refused: bool,
+    /// The server there said no.
+    pub(crate) refusal: Option<Refusal>,
     /// It had forwarded before.
-    pub(super) forwarded: bool,
+    pub(crate) forwarded: bool,
 }
 
 impl Failure {
-    pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), refused: false, forwarded: false }
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), refused: false, refusal: None, forwarded: false }
     }
 
     pub(super) fn connect(error: &io::Error) -> Self {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-        Self { why: format!("connect: {error}"), refused, forwarded: false }
+        Self { refused, ..Self::new(format!("connect: {error}")) }
     }
 }
 
@@ -59,16 +62,51 @@ impl From<io::Error> for Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        Self::new(error.to_string())
+        let why = error.to_string();
+        let refusal = match error {
+            SessionError::Refused { code, description } => Some(Refusal { code, description }),
+            _ => None,
+        };
+        Self { refusal, ..Self::new(why) }
     }
 }
 
-pub(super) struct Leg {
+/// What a leg says of itself, and how long it goes on.
+pub(crate) struct Route {
+    /// Host of the tcUrl.
+    pub(crate) host: String,
+    /// Who publishes.
+    pub(crate) source: Source,
+    /// When this is cancelled the leg goes as soon as the stream has no publisher, instead of
+    /// waiting for the next one.
+    pub(crate) leave: CancellationToken,
+    /// How long handshake and commands may take together.
+    pub(crate) deadline: Duration,
+}
+
+impl Route {
+    /// To publish the stream of `entry` for `source`; `vhost` is what its destination shall know.
+    pub(crate) fn new(entry: &Entry, vhost: &str, source: Source) -> Self {
+        let host = if vhost == DEFAULT_VHOST { &*entry.destination.host } else { vhost };
+        let leave = CancellationToken::new();
+        Self { host: bracketed(host), source, leave, deadline: DIALOGUE_TIMEOUT }
+    }
+}
+
+/// A host as it stands in a URL.
+pub(crate) fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+pub(crate) struct Leg {
     shard: Rc<Shard>,
     io: Rc<TcpStream>,
     session: ClientSession,
     entry: Arc<Entry>,
     forward: Forward,
+    leave: CancellationToken,
+    /// `leave` is cancelled, and this was noticed.
+    leaving: bool,
     /// Before it forwards: what the socket did not take yet.
     out: Vec<u8>,
     subscription: Option<Subscription>,
@@ -78,16 +116,15 @@ pub(super) struct Leg {
 }
 
 impl Leg {
-    pub(super) fn new(
+    pub(crate) fn new(
         shard: &Rc<Shard>,
         io: TcpStream,
         entry: &Arc<Entry>,
         forward: &Forward,
+        route: Route,
     ) -> Self {
         let (key, to) = (entry.stream.key(), &entry.destination);
-        let source = entry.stream.source();
-        let host = if key.vhost() == DEFAULT_VHOST { &to.host } else { key.vhost() };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let Route { host, source, leave, deadline } = route;
         let stream = match &*source.param {
             "" => key.stream().to_owned(),
             param => format!("{}?{param}", key.stream()),
@@ -103,7 +140,7 @@ impl Leg {
             chunk_size: entry.stream.chunk_size(),
             digest: true,
             forwarder: Some((path.join(","), hops)),
-            deadline: DIALOGUE_TIMEOUT,
+            deadline,
         };
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         Self {
@@ -112,6 +149,8 @@ impl Leg {
             session: ClientSession::new(config, Box::new(random), Instant::now()),
             entry: Arc::clone(entry),
             forward: forward.clone(),
+            leave,
+            leaving: false,
             out: Vec::new(),
             subscription: None,
             counted: (0, 0),
@@ -119,8 +158,11 @@ impl Leg {
         }
     }
 
-    /// Runs until the stream is over (`Ok`) or the leg fails; calls `connected` when it forwards.
-    pub(super) async fn run(mut self, connected: impl Fn()) -> Result<(), Failure> {
+    /// Runs until the stream is over (`Ok`) or the leg fails; calls `connected` before it forwards.
+    pub(crate) async fn run(
+        mut self,
+        connected: impl Fn() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let result = self.drive(&connected).await;
         self.account();
         self.entry.lag_ms.store(0, Ordering::Relaxed);
@@ -128,7 +170,7 @@ impl Leg {
         result.map_err(|failure| Failure { forwarded, ..failure })
     }
 
-    async fn drive(&mut self, connected: &impl Fn()) -> Result<(), Failure> {
+    async fn drive(&mut self, connected: &impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
         loop {
             self.send()?;
             let io = Rc::clone(&self.io);
@@ -147,6 +189,7 @@ impl Leg {
                     }
                 }
                 () = changed(self.subscription.as_ref()) => {}
+                () = self.leave.cancelled(), if !self.leaving => self.leaving = true,
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             if self.look()? {
@@ -156,7 +199,10 @@ impl Leg {
     }
 
     /// True: the destination answered our goodbye, or closed after it.
-    fn on_readable(&mut self, connected: &impl Fn()) -> Result<bool, Failure> {
+    fn on_readable(
+        &mut self,
+        connected: &impl Fn() -> Result<(), Failure>,
+    ) -> Result<bool, Failure> {
         let shard = Rc::clone(&self.shard);
         let mut scratch = shard.scratch();
         let n = match self.io.try_read(&mut scratch) {
@@ -180,8 +226,8 @@ impl Leg {
             }
         }
         if let (Some(msid), None) = (publishing, &self.subscription) {
+            connected()?;
             self.subscribe(msid);
-            connected();
         }
         Ok(false)
     }
@@ -241,7 +287,8 @@ impl Leg {
         if state.blocked_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
         }
-        if state.ended && state.drained && self.leave_at.is_none() {
+        let over = state.ended || (self.leaving && !state.live);
+        if over && state.drained && self.leave_at.is_none() {
             self.session.finish();
             self.leave_at = Some(now + GOODBYE);
         }

@@ -4,6 +4,7 @@
 //! the stream like any other. What fails here never reaches the publisher or another destination.
 
 mod backoff;
+mod dial;
 mod leg;
 mod status;
 mod task;
@@ -18,6 +19,11 @@ use crate::conn::{Context, Shards};
 use crate::hub::{Phase, Stream};
 
 pub use status::{Entry, Registry};
+
+pub(crate) use backoff::{Backoff, Health};
+pub(crate) use dial::dial;
+pub(crate) use leg::{Failure, Leg, Route, bracketed};
+pub(crate) use status::State;
 
 /// Servers a stream may come through before we do not forward it any further.
 const MAX_HOPS: usize = 4;

@@ -11,20 +11,20 @@ use crate::status::ForwardStatus;
 /// One stream's forward to one destination, as others see it.
 #[derive(Debug)]
 pub struct Entry {
-    pub(super) stream: Arc<Stream>,
-    pub(super) destination: Destination,
-    pub(super) attempt: AtomicU32,
-    pub(super) connects: AtomicU64,
-    pub(super) sent_bytes: AtomicU64,
-    pub(super) lag_ms: AtomicU64,
-    pub(super) skips: AtomicU64,
-    pub(super) done: AtomicBool,
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) destination: Destination,
+    pub(crate) attempt: AtomicU32,
+    pub(crate) connects: AtomicU64,
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) lag_ms: AtomicU64,
+    pub(crate) skips: AtomicU64,
+    pub(crate) done: AtomicBool,
     state: Mutex<(State, String)>,
 }
 
 /// Where a forward stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     Connecting,
     Forwarding,
     Waiting(Instant),
@@ -32,11 +32,25 @@ pub(super) enum State {
 }
 
 impl Entry {
-    pub(super) fn set(&self, state: State) {
+    pub(crate) fn new(stream: &Arc<Stream>, destination: &Destination) -> Self {
+        Self {
+            stream: Arc::clone(stream),
+            destination: destination.clone(),
+            attempt: AtomicU32::new(0),
+            connects: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            lag_ms: AtomicU64::new(0),
+            skips: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+            state: Mutex::new((State::Connecting, String::new())),
+        }
+    }
+
+    pub(crate) fn set(&self, state: State) {
         self.lock().0 = state;
     }
 
-    pub(super) fn failed(&self, error: &str) {
+    pub(crate) fn failed(&self, error: &str) {
         self.lock().1 = error.to_owned();
     }
 
@@ -95,19 +109,14 @@ impl Registry {
         if entries.iter().find(running).is_some() {
             return None;
         }
-        let entry = Arc::new(Entry {
-            stream: Arc::clone(stream),
-            destination: destination.clone(),
-            attempt: AtomicU32::new(0),
-            connects: AtomicU64::new(0),
-            sent_bytes: AtomicU64::new(0),
-            lag_ms: AtomicU64::new(0),
-            skips: AtomicU64::new(0),
-            done: AtomicBool::new(false),
-            state: Mutex::new((State::Connecting, String::new())),
-        });
+        let entry = Arc::new(Entry::new(stream, destination));
         entries.push(Arc::clone(&entry));
         Some(entry)
+    }
+
+    /// Registers what somebody else begins.
+    pub(crate) fn add(&self, entry: &Arc<Entry>) {
+        self.lock().push(Arc::clone(entry));
     }
 
     /// Forgets the forwards whose streams are over.

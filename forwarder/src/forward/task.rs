@@ -1,16 +1,15 @@
 //! One forward from the stream's begin to its end: dial, forward, dial again.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use super::backoff::{Backoff, Health};
-use super::leg::{Failure, Leg};
+use super::dial::dial;
+use super::leg::{Failure, Leg, Route};
 use super::status::{Entry, State};
 use crate::config::Forward;
 use crate::conn::{Shard, tune_outgoing};
@@ -61,9 +60,11 @@ impl Task {
     }
 
     async fn attempt(&self, shard: &Rc<Shard>) -> Result<(), Failure> {
-        let io = self.dial().await?;
+        let io = dial(&self.entry.destination, self.forward.connect_timeout).await?;
         tune_outgoing(&io, self.forward.hung_timeout)?;
-        let leg = Leg::new(shard, io, &self.entry, &self.forward);
+        let stream = &self.entry.stream;
+        let route = Route::new(&self.entry, stream.key().vhost(), stream.source());
+        let leg = Leg::new(shard, io, &self.entry, &self.forward, route);
         leg.run(|| {
             self.health.works();
             self.entry.set(State::Forwarding);
@@ -71,30 +72,9 @@ impl Task {
             let connects = self.entry.connects.fetch_add(1, Ordering::Relaxed) + 1;
             let (stream, to) = (self.entry.stream.key(), &self.entry.destination);
             info!(%stream, %to, connects, "forward connected");
+            Ok(())
         })
         .await
-    }
-
-    /// Connects to the first address of the destination that takes us.
-    async fn dial(&self) -> Result<TcpStream, Failure> {
-        let to = &self.entry.destination;
-        let timeout = self.forward.connect_timeout;
-        let lookup = tokio::time::timeout(timeout, tokio::net::lookup_host((&*to.host, to.port)));
-        let addresses: Vec<SocketAddr> = match lookup.await {
-            Ok(found) => {
-                found.map_err(|error| Failure::new(format!("look-up: {error}")))?.collect()
-            }
-            Err(_) => return Err(Failure::new("look-up: no answer in time")),
-        };
-        let mut last = Failure::new("look-up: no address");
-        for address in addresses {
-            match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-                Ok(Ok(io)) => return Ok(io),
-                Ok(Err(error)) => last = Failure::connect(&error),
-                Err(_) => last = Failure::new("connect: no answer in time"),
-            }
-        }
-        Err(last)
     }
 
     /// Says that it failed, once and then at intervals.

@@ -92,6 +92,11 @@ impl Hub {
         entry(&mut streams, key, options, now)
     }
 
+    /// The stream `key`, if it is there.
+    pub fn find(&self, key: &StreamKey) -> Option<Arc<Stream>> {
+        self.lock().get(key).cloned()
+    }
+
     /// Every stream, in no order.
     pub fn list(&self) -> Vec<Arc<Stream>> {
         self.lock().values().cloned().collect()

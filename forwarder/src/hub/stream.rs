@@ -222,6 +222,11 @@ impl Publisher {
         self.stream.lock().log.notify();
     }
 
+    /// Says that the messages come from somebody else now, who goes on with the same stream.
+    pub fn set_source(&mut self, source: Source) {
+        self.stream.lock().source = source;
+    }
+
     /// The stream.
     pub fn stream(&self) -> &Arc<Stream> {
         &self.stream

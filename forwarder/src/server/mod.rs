@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::conn::{Acceptor, Context, Shards, bind};
+use crate::edge::Edges;
 use crate::forward::{Registry, Supervisor};
 
 /// How often streams whose grace time is over are looked for, and rates are sampled.
@@ -80,8 +81,13 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
         let bound = bound.collect::<std::io::Result<Vec<_>>>()?;
-        let sampler =
-            Arc::new(snapshot::Sampler::new(Arc::clone(&context), Arc::clone(&registry), bound));
+        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&registry)));
+        let sampler = Arc::new(snapshot::Sampler::new(
+            Arc::clone(&context),
+            Arc::clone(&registry),
+            Arc::clone(&edges),
+            bound,
+        ));
         for listener in listeners {
             info!(address = %listener.local_addr()?, "listening");
             let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&shards), listener)?;
@@ -90,6 +96,7 @@ impl Server {
         let supervisor =
             Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&registry));
         tasks.spawn(supervisor.run());
+        tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
         if let Some(listener) = api {
             info!(address = %listener.local_addr()?, "http api listening");

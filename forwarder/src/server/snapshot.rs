@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::conn::Context;
+use crate::edge::Edges;
 use crate::forward::Registry;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
@@ -21,6 +22,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 pub(super) struct Sampler {
     context: Arc<Context>,
     forwards: Arc<Registry>,
+    edges: Arc<Edges>,
     listen: Vec<String>,
     rates: Mutex<HashMap<usize, Rate>>,
 }
@@ -33,8 +35,13 @@ struct Rate {
 }
 
 impl Sampler {
-    pub(super) fn new(context: Arc<Context>, forwards: Arc<Registry>, listen: Vec<String>) -> Self {
-        Self { context, forwards, listen, rates: Mutex::default() }
+    pub(super) fn new(
+        context: Arc<Context>,
+        forwards: Arc<Registry>,
+        edges: Arc<Edges>,
+        listen: Vec<String>,
+    ) -> Self {
+        Self { context, forwards, edges, listen, rates: Mutex::default() }
     }
 
     /// Looks at the byte counters.
@@ -66,6 +73,7 @@ impl Sampler {
             connections: totals.open.load(Relaxed),
             splice: SPLICE.into(),
             listen: self.listen.clone(),
+            pulls: self.edges.status(),
             streams,
             totals: Totals {
                 connections: totals.connections.load(Relaxed),

@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("splice", &["status"]),
     ("conn", &["config", "hub", "rtmp", "splice", "status", "telemetry"]),
     ("forward", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
-    ("edge", &["config", "conn", "hub", "rtmp", "splice", "status", "telemetry"]),
+    ("edge", &["config", "conn", "forward", "hub", "rtmp", "splice", "status", "telemetry"]),
     ("http", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
 ];
 

@@ -1,0 +1,68 @@
+//! A connection to an edge: what it does while an origin is asked, and with the answer.
+
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::role::{Change, Relay, Role};
+use super::{Connection, End, PLAY_FAILED};
+use crate::config::Vhost;
+use crate::conn::upstream::{Ask, PlayAsk, PublishAsk};
+use crate::hub::Source;
+use crate::rtmp::session::PlayRequest;
+use crate::rtmp::url::StreamKey;
+
+impl Connection {
+    /// Asks for an origin that takes what is published here.
+    pub(super) fn ask_publish(&mut self, key: StreamKey, source: Source, vhost: Vhost, msid: u32) {
+        let (reply, answer) = oneshot::channel();
+        self.shard.context().upstream.ask(Ask::Publish(PublishAsk { key, source, reply }));
+        self.role = Role::AskedPublish { msid, vhost, answer };
+    }
+
+    /// Asks for an origin that has the stream.
+    pub(super) fn ask_play(
+        &mut self,
+        request: &PlayRequest,
+        (key, param, vhost): (StreamKey, String, Vhost),
+        now: Instant,
+    ) {
+        let path = match self.path() {
+            Ok(path) => path,
+            Err(why) => return self.refuse(request.msid, PLAY_FAILED, why, now),
+        };
+        let (reply, answer) = oneshot::channel();
+        let ask = PlayAsk { key: key.clone(), param, path, reply };
+        self.shard.context().upstream.ask(Ask::Play(ask));
+        self.role = Role::AskedPlay { request: request.clone(), key, vhost, answer };
+    }
+
+    pub(super) fn on_role_change(&mut self, change: Change) -> Result<(), End> {
+        let now = Instant::now();
+        match (std::mem::replace(&mut self.role, Role::None), change) {
+            (role, Change::Fanout) => {
+                self.role = role;
+                return self.on_change();
+            }
+            (Role::AskedPublish { msid, vhost, .. }, Change::Published(Ok(relayed))) => {
+                let relay = Relay { _guard: relayed.guard, lost: relayed.lost };
+                self.begin_publish(relayed.publisher, &vhost, msid, Some(relay), now);
+            }
+            (Role::AskedPlay { request, key, vhost, .. }, Change::Played(Ok(interest))) => {
+                self.begin_play(&request, key, &vhost, Some(interest), now)?;
+            }
+            (Role::AskedPublish { msid, .. }, Change::Published(Err(refusal)))
+            | (Role::Publishing { msid, .. }, Change::Lost(refusal)) => {
+                self.refuse(msid, &refusal.code, &refusal.description, now);
+            }
+            (Role::AskedPlay { request, .. }, Change::Played(Err(refusal))) => {
+                self.refuse(request.msid, &refusal.code, &refusal.description, now);
+            }
+            (role, _) => self.role = role,
+        }
+        let unread = std::mem::take(&mut self.unread);
+        self.take(&unread, now)?;
+        self.flush();
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! One connection to an origin, from which a stream is pulled.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::sleep_until;
+
+use super::Edges;
+use super::pull::Pull;
+use crate::config::Destination;
+use crate::conn::{Shard, Totals, tune_outgoing};
+use crate::forward::{Failure, bracketed, dial};
+use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal};
+use crate::rtmp::url::DEFAULT_VHOST;
+
+/// An origin that acknowledges nothing of ours at TCP level for so long is gone.
+const DEAD_AFTER: Duration = Duration::from_secs(10);
+
+/// Reads of the socket before others get their turn.
+const READS_PER_TURN: usize = 8;
+
+const HANDSHAKE_RANDOM: usize = 1536;
+
+/// Why a connection to an origin is over.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// Somebody publishes the stream here.
+    Taken,
+    /// Nothing came for too long, and there are other origins.
+    Silent,
+    /// It failed, or the origin ended it.
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Lost {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+pub(super) struct Feed<'a> {
+    pull: &'a Pull,
+    edges: &'a Edges,
+    shard: &'a Rc<Shard>,
+    origin: &'a Destination,
+    io: TcpStream,
+    session: ClientSession,
+    /// What the socket did not take yet.
+    out: Vec<u8>,
+    /// When media came last, or the play began.
+    heard: Instant,
+}
+
+impl<'a> Feed<'a> {
+    /// Pulls from `origin` until that is over.
+    pub(super) async fn run(
+        pull: &'a Pull,
+        edges: &'a Edges,
+        shard: &'a Rc<Shard>,
+        origin: &'a Destination,
+    ) -> Lost {
+        let io = match dial(origin, pull.vhost.edge.connect_timeout).await {
+            Ok(io) => io,
+            Err(failure) => return Lost::Failed(failure),
+        };
+        if let Err(error) = tune_outgoing(&io, DEAD_AFTER) {
+            return error.into();
+        }
+        let session = session(pull, shard, origin);
+        let heard = Instant::now();
+        let mut feed = Self { pull, edges, shard, origin, io, session, out: Vec::new(), heard };
+        match feed.drive().await {
+            Ok(never) => match never {},
+            Err(lost) => lost,
+        }
+    }
+
+    async fn drive(&mut self) -> Result<std::convert::Infallible, Lost> {
+        loop {
+            self.send()?;
+            let idle = self.heard + self.pull.vhost.edge.idle_timeout;
+            let due = self.session.poll_timeout().map_or(idle, |due| due.min(idle));
+            tokio::select! {
+                ready = self.io.readable() => {
+                    ready?;
+                    self.on_readable()?;
+                }
+                ready = self.io.writable(), if !self.out.is_empty() => ready?,
+                () = sleep_until(due.into()) => self.on_timer()?,
+            }
+        }
+    }
+
+    fn on_readable(&mut self) -> Result<(), Lost> {
+        for _ in 0..READS_PER_TURN {
+            let mut scratch = self.shard.scratch();
+            let n = match self.io.try_read(&mut scratch) {
+                Ok(0) => return Err(Failure::new("closed by the origin").into()),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            };
+            let taken = self.take(scratch.get(..n).unwrap_or_default());
+            self.pull.flush();
+            taken?;
+            if n < scratch.len() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, mut input: &[u8]) -> Result<(), Lost> {
+        let now = Instant::now();
+        let bytes = input.len() as u64;
+        self.pull.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Totals::add(&self.shard.context().totals.received_bytes, bytes);
+        while let Some(event) = self.session.read(now, &mut input)? {
+            match event {
+                ClientEvent::Playing(_) => {
+                    self.heard = now;
+                    self.edges.origins.works(self.origin);
+                    self.pull.connected(self.origin);
+                }
+                ClientEvent::Media(media) => {
+                    self.heard = now;
+                    self.pull.append((self.edges, self.shard), self.origin, &media, now)?;
+                }
+                // Other origins may have it still: this one may be stopping.
+                ClientEvent::Finished => return Err(Failure::new("the stream ended there").into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self) -> Result<(), Lost> {
+        let now = Instant::now();
+        self.session.handle_timeout(now)?;
+        if now >= self.heard + self.pull.vhost.edge.idle_timeout {
+            // With nobody else to ask, the stream may as well come back here.
+            if self.pull.vhost.edge.origin.len() > 1 {
+                return Err(Lost::Silent);
+            }
+            self.pull.mark_lost();
+            self.heard = now;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        self.out.append(&mut self.session.take_output());
+        while !self.out.is_empty() {
+            match self.io.try_write(&self.out) {
+                Ok(n) => drop(self.out.drain(..n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn session(pull: &Pull, shard: &Shard, origin: &Destination) -> ClientSession {
+    let key = &pull.key;
+    let vhost = pull.vhost.edge.origin_vhost(key.vhost());
+    let host = bracketed(if vhost == DEFAULT_VHOST { &origin.host } else { &vhost });
+    let stream = match &*pull.param {
+        "" => key.stream().to_owned(),
+        param => format!("{}?{param}", key.stream()),
+    };
+    let mut path = pull.path.clone();
+    path.push(shard.context().instance.clone());
+    let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
+    let config = ClientConfig {
+        goal: Goal::Play,
+        tc_url: format!("rtmp://{host}:{}/{}", origin.port, key.app()),
+        app: key.app().to_owned(),
+        stream,
+        chunk_size: pull.vhost.chunk_size,
+        digest: true,
+        forwarder: Some((path.join(","), hops)),
+        deadline: pull.vhost.edge.connect_timeout,
+    };
+    let random: [u8; HANDSHAKE_RANDOM] = rand::random();
+    ClientSession::new(config, Box::new(random), Instant::now())
+}

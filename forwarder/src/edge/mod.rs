@@ -1,0 +1,162 @@
+//! The edge: streams that players ask for are pulled from an origin, once for all of them, and what
+//! is published here is published there.
+//!
+//! A pull publishes into the hub and a relay reads from it, so players and publishers of an edge
+//! are served by the same code as those of an origin.
+
+mod feed;
+mod origins;
+mod pull;
+mod refusal;
+mod relay;
+mod seam;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::config::Vhost;
+use crate::conn::{Ask, Context, Interest, PlayAsk, Refusal, Shards};
+use crate::forward::Registry;
+use crate::rtmp::url::StreamKey;
+use crate::status::PullStatus;
+
+use origins::Origins;
+use pull::{Outcome, Pull};
+use relay::{Relay, Relays};
+
+/// What fails again and again is logged at most this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is pulled and relayed, and what is known about the origins.
+#[derive(Debug)]
+pub struct Edges {
+    context: Arc<Context>,
+    forwards: Arc<Registry>,
+    origins: Origins,
+    pulls: Pulls,
+    relays: Relays,
+}
+
+impl Edges {
+    /// None yet. Relays are registered in `forwards`.
+    pub fn new(context: Arc<Context>, forwards: Arc<Registry>) -> Self {
+        Self {
+            context,
+            forwards,
+            origins: Origins::default(),
+            pulls: Pulls::default(),
+            relays: Relays::default(),
+        }
+    }
+
+    /// Answers connections that need an origin, until the process stops.
+    pub async fn run(self: Arc<Self>, shards: Arc<Shards>) {
+        let Some(mut asks) = self.context.upstream.connect() else { return };
+        loop {
+            let ask = tokio::select! {
+                () = self.context.stop.cancelled() => return,
+                ask = asks.recv() => ask,
+            };
+            match ask {
+                Some(Ask::Play(ask)) => self.play(ask, &shards).await,
+                Some(Ask::Publish(ask)) => {
+                    let Some(vhost) = self.vhost(&ask.key) else { continue };
+                    let relay = Relay::new(Arc::clone(&self), &vhost, ask);
+                    let shard = shards.least_loaded();
+                    shard.run(move |shard| shard.clone().spawn(relay.run(shard))).await;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// What is pulled.
+    pub fn status(&self) -> Vec<PullStatus> {
+        let mut all: Vec<_> = self.pulls.lock().values().map(|pull| pull.status()).collect();
+        all.sort_by(|a, b| (&a.vhost, &a.app, &a.stream).cmp(&(&b.vhost, &b.app, &b.stream)));
+        all
+    }
+
+    fn vhost(&self, key: &StreamKey) -> Option<Vhost> {
+        self.context.config.vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
+    }
+
+    async fn play(self: &Arc<Self>, ask: PlayAsk, shards: &Shards) {
+        let Some(vhost) = self.vhost(&ask.key) else { return };
+        let (pull, interest, is_new) = self.pulls.join(&ask, &vhost);
+        if is_new {
+            let (pull, edges) = (Arc::clone(&pull), Arc::clone(self));
+            let shard = shards.least_loaded();
+            shard.run(move |shard| shard.clone().spawn(pull.run(edges, shard))).await;
+        }
+        tokio::spawn(answer(pull, interest, ask));
+    }
+}
+
+/// Tells a player what comes of the pull.
+async fn answer(pull: Arc<Pull>, interest: Interest, ask: PlayAsk) {
+    let PlayAsk { mut reply, .. } = ask;
+    let mut outcome = pull.outcome.subscribe();
+    let known = async {
+        let known = outcome.wait_for(|outcome| *outcome != Outcome::Open).await;
+        known.map_or(Outcome::Open, |known| known.clone())
+    };
+    let outcome = tokio::select! {
+        // The player is gone.
+        () = reply.closed() => return,
+        outcome = timeout(pull.vhost.edge.failover_timeout, known) => outcome,
+    };
+    // If the player is gone, so is its interest.
+    _ = reply.send(match outcome {
+        Ok(Outcome::Playing) => Ok(interest),
+        Ok(Outcome::Refused(refusal)) => Err(refusal),
+        Ok(Outcome::Open) | Err(_) => {
+            Err(Refusal::new("NetStream.Play.Failed", "no origin answers"))
+        }
+    });
+}
+
+/// Every pull, by its stream.
+#[derive(Debug, Default)]
+struct Pulls(Mutex<HashMap<StreamKey, Arc<Pull>>>);
+
+impl Pulls {
+    /// The pull that `ask` wants, and whether it is to be started.
+    fn join(&self, ask: &PlayAsk, vhost: &Vhost) -> (Arc<Pull>, Interest, bool) {
+        let mut pulls = self.lock();
+        let mut is_new = false;
+        let pull = pulls.entry(ask.key.clone()).or_insert_with(|| {
+            is_new = true;
+            Arc::new(Pull::new(ask, vhost))
+        });
+        (Arc::clone(pull), pull.interests.add(), is_new)
+    }
+
+    /// Makes the pull of `key`, if any, leave the stream to a publisher.
+    fn give_way(&self, key: &StreamKey) {
+        let pull = self.lock().get(key).cloned();
+        pull.inspect(|pull| pull.release());
+    }
+
+    /// Forgets a pull that nobody wants; false if somebody does.
+    fn remove_unwanted(&self, key: &StreamKey) -> bool {
+        // An interest is only ever added under this lock.
+        let mut pulls = self.lock();
+        let unwanted = pulls.get(key).is_none_or(|pull| pull.interests.count() == 0);
+        if unwanted {
+            pulls.remove(key);
+        }
+        unwanted
+    }
+
+    fn remove(&self, key: &StreamKey) {
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, Arc<Pull>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,129 @@
+//! Which origin of a vhost serves a stream.
+//!
+//! Each stream has its own favourite among them (rendezvous hashing), so that streams are spread
+//! and every edge finds a stream where another edge has published it. SRS begins with the first
+//! origin each time. What is known about origins that fail is shared by the whole process.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::{Destination, Edge};
+use crate::forward::Health;
+use crate::rtmp::url::StreamKey;
+
+/// An origin that failed is not asked first for so long; each further failure doubles it.
+const FIRST_REST: Duration = Duration::from_millis(500);
+
+/// The longest rest. The others serve meanwhile, and if all rest all are asked.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+
+/// All that is known about origins.
+#[derive(Debug, Default)]
+pub(super) struct Origins {
+    resting: Mutex<HashMap<Destination, Rest>>,
+    /// For each vhost, who looks for an origin that works while none does.
+    searches: Mutex<HashMap<String, Arc<Health>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    failures: u32,
+    until: Instant,
+}
+
+impl Origins {
+    /// All origins in the order in which to ask them for `key`: those that failed lately are last.
+    pub(super) fn order(&self, edge: &Edge, key: &StreamKey, now: Instant) -> Vec<Destination> {
+        let resting = self.resting();
+        let mut order = edge.origin.clone();
+        order.sort_by_cached_key(|origin| {
+            let rests = resting.get(origin).is_some_and(|rest| now < rest.until);
+            (rests, Reverse(weight(key, origin)))
+        });
+        order
+    }
+
+    /// It could not be reached, or was lost.
+    pub(super) fn failed(&self, origin: &Destination, now: Instant) {
+        let mut resting = self.resting();
+        let rest = resting.entry(origin.clone()).or_insert(Rest { failures: 0, until: now });
+        let doubled = FIRST_REST.saturating_mul(1 << rest.failures.min(16));
+        rest.failures = rest.failures.saturating_add(1);
+        rest.until = now + doubled.min(LONGEST_REST);
+    }
+
+    /// It serves.
+    pub(super) fn works(&self, origin: &Destination) {
+        self.resting().remove(origin);
+    }
+
+    /// What those have in common that look for an origin of `vhost`.
+    pub(super) fn search(&self, vhost: &str) -> Arc<Health> {
+        let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(searches.entry(vhost.to_owned()).or_default())
+    }
+
+    fn resting(&self) -> MutexGuard<'_, HashMap<Destination, Rest>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much an origin is the favourite of a stream; the same in every process.
+fn weight(key: &StreamKey, origin: &Destination) -> u64 {
+    // FNV-1a, and the last step of SplitMix64 because the high bits decide.
+    let text = format!("{key}\n{origin}");
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn edge(origins: &[&str]) -> Edge {
+        let origin = origins.iter().map(|text| text.parse().expect("an origin")).collect();
+        Edge { enabled: true, origin, ..Edge::default() }
+    }
+
+    fn key(n: u32) -> StreamKey {
+        StreamKey::new("v", "live", &format!("stream-{n}")).expect("a name")
+    }
+
+    #[test]
+    fn streams_are_spread_and_keep_their_origin() {
+        let (origins, now) = (Origins::default(), Instant::now());
+        let (four, three) = (edge(&["a", "b", "c", "d"]), edge(&["d", "c", "a"]));
+        let mut counts = HashMap::<_, u32>::new();
+        for n in 0..1000 {
+            let first = origins.order(&four, &key(n), now).remove(0);
+            *counts.entry(first.host.clone()).or_default() += 1;
+            let of_three = origins.order(&three, &key(n), now).remove(0);
+            assert!(of_three == first || first.host == "b", "only those of `b` move");
+        }
+        assert!(counts.len() == 4 && counts.values().all(|n| (180..320).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn one_that_failed_is_last_for_a_while() {
+        let (origins, now, edge) = (Origins::default(), Instant::now(), edge(&["a", "b", "c"]));
+        let usual = origins.order(&edge, &key(1), now);
+        origins.failed(&usual[0], now);
+        let [first, second, last] = [1, 2, 0].map(|at: usize| usual[at].clone());
+        assert_eq!(origins.order(&edge, &key(1), now), [first, second, last]);
+        assert_eq!(origins.order(&edge, &key(1), now + SECOND), usual);
+        for _ in 0..9 {
+            origins.failed(&usual[0], now);
+        }
+        assert_ne!(origins.order(&edge, &key(1), now + SECOND), usual, "it rests longer");
+        assert_eq!(origins.order(&edge, &key(1), now + LONGEST_REST), usual, "but not for ever");
+        origins.works(&usual[0]);
+        assert_eq!(origins.order(&edge, &key(1), now), usual);
+    }
+}

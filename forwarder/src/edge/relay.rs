@@ -1,0 +1,294 @@
+//! What a publisher of an edge sends, published at an origin.
+//!
+//! An origin is asked first, and the publisher is accepted when that has accepted us. Then the
+//! relay is a forward with one destination at a time.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Edges, REPORT_INTERVAL, refusal};
+use crate::config::{Destination, Vhost};
+use crate::conn::{PublishAsk, Refusal, Relayed, Shard, stream_options, tune_outgoing};
+use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
+use crate::hub::{Phase, Source, Stream};
+use crate::rtmp::url::{StreamKey, escaped};
+
+/// How long a publisher waits for the last one of its stream to take leave of the origin.
+const LEAVE: Duration = Duration::from_secs(3);
+
+const BAD_NAME: &str = "NetStream.Publish.BadName";
+
+pub(super) struct Relay {
+    edges: Arc<Edges>,
+    vhost: Vhost,
+    key: StreamKey,
+    source: Source,
+    /// Until the publisher is accepted.
+    reply: RefCell<Option<oneshot::Sender<Result<Relayed, Refusal>>>>,
+    /// Since then.
+    lost: Cell<Option<oneshot::Sender<Refusal>>>,
+    /// Cancelled when the publisher is gone.
+    leave: CancellationToken,
+}
+
+impl Relay {
+    pub(super) fn new(edges: Arc<Edges>, vhost: &Vhost, ask: PublishAsk) -> Self {
+        Self {
+            edges,
+            vhost: vhost.clone(),
+            key: ask.key,
+            source: ask.source,
+            reply: RefCell::new(Some(ask.reply)),
+            lost: Cell::new(None),
+            leave: CancellationToken::new(),
+        }
+    }
+
+    /// Relays until the publisher is gone.
+    pub(super) async fn run(self, shard: Rc<Shard>) {
+        let edges = Arc::clone(&self.edges);
+        let Some(place) = edges.relays.enter(&self.key, &self.leave).await else {
+            return self.refuse(Refusal::new(BAD_NAME, "the stream is being published already"));
+        };
+        let refusal = self.work(&shard).await;
+        if let Some(refusal) = refusal {
+            self.refuse(refusal);
+        }
+        drop(place);
+    }
+
+    /// Tells the publisher, in whatever state it is.
+    fn refuse(&self, refusal: Refusal) {
+        // It may be gone.
+        if let Some(reply) = self.reply.take() {
+            _ = reply.send(Err(refusal));
+        } else if let Some(lost) = self.lost.take() {
+            _ = lost.send(refusal);
+        }
+    }
+
+    /// `None`: the publisher is gone.
+    async fn work(&self, shard: &Rc<Shard>) -> Option<Refusal> {
+        let hub = &shard.context().hub;
+        let options = stream_options(&self.vhost);
+        let search = self.edges.origins.search(&self.vhost.name);
+        let edge = &self.vhost.edge;
+        let mut backoff = Backoff::new(&search, edge.retry_max);
+        let (mut failing, mut reported) = (None, None);
+        let mut stream = hub.stream(&self.key, options, Instant::now());
+        while !self.is_over() {
+            if !self.is_accepted() && stream.phase() == Phase::Ended {
+                stream = hub.stream(&self.key, options, Instant::now());
+            }
+            let order = self.edges.origins.order(edge, &self.key, Instant::now());
+            let origin = order.into_iter().next()?;
+            let Err(failure) = self.attempt(shard, &stream, &origin).await else { return None };
+            if failure.forwarded {
+                backoff.reset();
+                (failing, reported) = (None, None);
+            }
+            self.report(&origin, &failure, &mut reported);
+            let now = Instant::now();
+            let patience =
+                if self.is_accepted() { self.vhost.publish.grace } else { edge.failover_timeout };
+            let out_of_time = now >= *failing.get_or_insert(now) + patience;
+            match &failure.refusal {
+                Some(told) if out_of_time || !self.is_accepted() => {
+                    return Some(refusal::of_publish(told));
+                }
+                _ if out_of_time => {
+                    return Some(Refusal::new("NetStream.Failed", "no origin answers"));
+                }
+                Some(_) => {}
+                None => self.edges.origins.failed(&origin, now),
+            }
+            let pause = self.pause(&mut backoff, &origin, &failure);
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = search.recovered() => {}
+                () = self.leave.cancelled() => {}
+                () = shard.context().stop.cancelled() => return None,
+            }
+        }
+        None
+    }
+
+    /// No pause as long as there is an origin that is not known to fail.
+    fn pause(&self, backoff: &mut Backoff<'_>, last: &Destination, failure: &Failure) -> Duration {
+        let now = Instant::now();
+        let order = self.edges.origins.order(&self.vhost.edge, &self.key, now);
+        if failure.refusal.is_none() && order.first().is_some_and(|next| next != last) {
+            return Duration::ZERO;
+        }
+        backoff.after_failure(failure.refused, now)
+    }
+
+    async fn attempt(
+        &self,
+        shard: &Rc<Shard>,
+        stream: &Arc<Stream>,
+        origin: &Destination,
+    ) -> Result<(), Failure> {
+        let io = dial(origin, self.vhost.edge.connect_timeout).await?;
+        tune_outgoing(&io, self.vhost.forward.hung_timeout)?;
+        let entry = Arc::new(Entry::new(stream, origin));
+        self.edges.forwards.add(&entry);
+        let vhost = self.vhost.edge.origin_vhost(self.key.vhost());
+        let route = Route {
+            leave: self.leave.clone(),
+            deadline: self.vhost.edge.connect_timeout,
+            ..Route::new(&entry, &vhost, self.source.clone())
+        };
+        let leg = Leg::new(shard, io, &entry, &self.vhost.forward, route);
+        let result = leg.run(|| self.on_connected(shard, stream, &entry, origin)).await;
+        entry.set(State::Stopped);
+        entry.done.store(true, Ordering::Relaxed);
+        result
+    }
+
+    /// The origin takes the stream: so do we, the first time.
+    fn on_connected(
+        &self,
+        shard: &Rc<Shard>,
+        stream: &Arc<Stream>,
+        entry: &Entry,
+        origin: &Destination,
+    ) -> Result<(), Failure> {
+        if let Some(reply) = self.reply.take() {
+            match self.begin(shard, stream) {
+                Ok(relayed) => _ = reply.send(Ok(relayed)),
+                Err(failure) => {
+                    self.reply.replace(Some(reply));
+                    return Err(failure);
+                }
+            }
+        }
+        self.edges.origins.works(origin);
+        self.edges.origins.search(&self.vhost.name).works();
+        entry.set(State::Forwarding);
+        entry.connects.fetch_add(1, Ordering::Relaxed);
+        info!(stream = %self.key, %origin, "relay connected");
+        Ok(())
+    }
+
+    /// Makes the stream ours.
+    fn begin(&self, shard: &Shard, stream: &Arc<Stream>) -> Result<Relayed, Failure> {
+        self.edges.pulls.give_way(&self.key);
+        let hub = &shard.context().hub;
+        let options = stream_options(&self.vhost);
+        let publisher = hub.publish(&self.key, options, self.source.clone(), Instant::now());
+        let publisher = publisher.map_err(|busy| Failure {
+            refusal: Some(Refusal::new(BAD_NAME, busy.to_string())),
+            ..Failure::new(busy.to_string())
+        })?;
+        if !Arc::ptr_eq(publisher.stream(), stream) {
+            return Err(Failure::new("the stream ended while the origin was asked"));
+        }
+        let (lost, lost_rx) = oneshot::channel();
+        self.lost.set(Some(lost));
+        let guard = self.leave.clone().drop_guard();
+        Ok(Relayed { publisher, guard, lost: lost_rx })
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.reply.borrow().is_none()
+    }
+
+    /// Whether the publisher is gone.
+    fn is_over(&self) -> bool {
+        let gone = self.reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
+        gone || self.leave.is_cancelled()
+    }
+
+    /// Says that it failed, once and then at intervals.
+    fn report(&self, origin: &Destination, failure: &Failure, reported: &mut Option<Instant>) {
+        let now = Instant::now();
+        let lately = |last: Instant| now.saturating_duration_since(last) < REPORT_INTERVAL;
+        if reported.is_some_and(lately) {
+            return;
+        }
+        *reported = Some(now);
+        let reason = escaped(&failure.why);
+        warn!(stream = %self.key, %origin, %reason, "relay failed");
+    }
+}
+
+/// The streams that are relayed, or about to be.
+#[derive(Debug)]
+pub(super) struct Relays {
+    entered: Mutex<HashMap<StreamKey, CancellationToken>>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Relays {
+    fn default() -> Self {
+        Self { entered: Mutex::default(), changes: watch::Sender::new(()) }
+    }
+}
+
+/// The one place of a stream's relay; given back on drop.
+struct Place<'a> {
+    relays: &'a Relays,
+    key: &'a StreamKey,
+}
+
+impl Relays {
+    /// Takes the place of `key`; `None` if it has a publisher that is not leaving.
+    async fn enter<'a>(
+        &'a self,
+        key: &'a StreamKey,
+        leave: &CancellationToken,
+    ) -> Option<Place<'a>> {
+        let mut changes = self.changes();
+        let free = async {
+            loop {
+                changes.mark_unchanged();
+                {
+                    let mut entered = self.lock();
+                    match entered.get(key) {
+                        None => {
+                            entered.insert(key.clone(), leave.clone());
+                            return true;
+                        }
+                        Some(other) if !other.is_cancelled() => return false,
+                        Some(_) => {}
+                    }
+                }
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        timeout(LEAVE, free).await.unwrap_or(false).then_some(Place { relays: self, key })
+    }
+
+    /// Whether `key` is relayed.
+    pub(super) fn has(&self, key: &StreamKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
+    /// Tells of each that ends.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, CancellationToken>> {
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.relays.lock().remove(self.key);
+        self.relays.changes.send_replace(());
+    }
+}
