@@ -197,6 +197,12 @@ impl Subscription {
         self.advance(Subscriber::advance);
     }
 
+    /// The goodbye on a socket that is used on: gives the bytes that must go out before any other.
+    /// Errors: they are not held any more.
+    pub fn finish(self) -> std::io::Result<Vec<u8>> {
+        self.subscriber.finish(&self.lane.view.borrow())
+    }
+
     /// Stops or goes on, as the player asked.
     pub fn pause(&self, paused: bool) {
         self.subscriber.pause(paused, &self.lane.view.borrow());
