@@ -69,6 +69,7 @@ impl Fanout {
             subscribers: RefCell::default(),
             floor,
             last_pass: Cell::new(None),
+            planned: Cell::new(false),
         });
         lanes.insert(id, Rc::downgrade(&lane));
         lane
@@ -81,9 +82,10 @@ impl Fanout {
             for id in self.inbox.take() {
                 let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
                 let Some(lane) = lane else { continue };
-                match lane.wait() {
-                    Some(wait) => self.pass_later(id, wait),
-                    None => lane.pass(),
+                match lane.turn() {
+                    Turn::Pass => lane.pass(),
+                    Turn::Later(wait) => self.pass_later(id, &lane, wait),
+                    Turn::Planned => {}
                 }
             }
             // The sockets get their turn: what they bring makes the next pass larger.
@@ -91,11 +93,15 @@ impl Fanout {
         }
     }
 
-    fn pass_later(&self, id: usize, wait: Duration) {
+    fn pass_later(&self, id: usize, lane: &Rc<Lane>, wait: Duration) {
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
+        let lane = Rc::downgrade(lane);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(wait).await;
-            wake.wake();
+            if let Some(lane) = lane.upgrade() {
+                lane.planned.set(false);
+                wake.wake();
+            }
         });
     }
 }
@@ -109,12 +115,27 @@ pub(super) struct Lane {
     /// Least time between two passes (`mw_latency`); zero: none.
     floor: Duration,
     last_pass: Cell<Option<Instant>>,
+    /// A pass is to come when the floor is over; one is enough, however often it is woken.
+    planned: Cell<bool>,
+}
+
+/// What a lane does when it is woken.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Pass,
+    Later(Duration),
+    Planned,
 }
 
 impl Lane {
-    fn wait(&self) -> Option<Duration> {
-        let last = self.last_pass.get().filter(|_| !self.floor.is_zero())?;
-        self.floor.checked_sub(last.elapsed()).filter(|wait| !wait.is_zero())
+    fn turn(&self) -> Turn {
+        let last = self.last_pass.get().filter(|_| !self.floor.is_zero());
+        let wait = last.and_then(|last| self.floor.checked_sub(last.elapsed()));
+        match wait.filter(|wait| !wait.is_zero()) {
+            None => Turn::Pass,
+            Some(_) if self.planned.replace(true) => Turn::Planned,
+            Some(wait) => Turn::Later(wait),
+        }
     }
 
     fn pass(&self) {
@@ -249,5 +270,26 @@ impl Drop for Subscription {
             let view = self.lane.view.borrow();
             view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::conn::stream_options;
+    use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
+
+    #[test]
+    fn a_lane_woken_often_within_its_floor_plans_one_pass() {
+        let context = Arc::new(Context::new(Config::default()));
+        let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
+        let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
+        let stream = context.hub.stream(&key, options, Instant::now());
+        let lane = Fanout::default().lane(&context, &stream, Duration::from_secs(3600));
+        assert_eq!(lane.turn(), Turn::Pass);
+        lane.pass();
+        assert!(matches!(lane.turn(), Turn::Later(_)));
+        assert_eq!(lane.turn(), Turn::Planned);
     }
 }
