@@ -36,8 +36,7 @@ impl Task {
             self.entry.set(State::Connecting);
             self.entry.attempt.fetch_add(1, Ordering::Relaxed);
             let Err(failure) = self.attempt(&shard).await else { break };
-            if failure.forwarded {
-                backoff.reset();
+            if failure.forwarded.is_some_and(|time| backoff.forwarded(time)) {
                 reported = None;
             }
             self.entry.failed(&failure.why);
