@@ -79,7 +79,8 @@ impl Context {
     pub(crate) fn may_complain(&self, now: Instant) -> Option<u32> {
         let mut noise = self.noise.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, n) = &mut *noise;
-        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
+        {
             *since = Some(now);
             return Some(std::mem::replace(n, 1).saturating_sub(COMPLAINTS_PER_SECOND));
         }

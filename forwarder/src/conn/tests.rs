@@ -76,29 +76,13 @@ struct Origin {
 impl Origin {
     fn new(rng: &mut StdRng) -> Self {
         let gop_bytes = rng.random_range(50_000..2_000_000);
-        let log = LogLimits {
-            chunk_size: CHUNK,
-            gop_bytes,
-            gop_messages: 500,
-        };
-        let options = StreamOptions {
-            log,
-            grace: Duration::from_secs(10),
-        };
+        let log = LogLimits { chunk_size: CHUNK, gop_bytes, gop_messages: 500 };
+        let options = StreamOptions { log, grace: Duration::from_secs(10) };
         let (hub, now) = (Hub::new(), Instant::now());
         let view = hub.stream(&key(), options, now).view(Box::new(NoBell));
         let (published, headers) = (Vec::new(), Headers::default());
         let (publisher, audio_run) = (None, 0);
-        Self {
-            hub,
-            options,
-            publisher,
-            view,
-            published,
-            headers,
-            audio_run,
-            now,
-        }
+        Self { hub, options, publisher, view, published, headers, audio_run, now }
     }
 
     fn put(&mut self, media_kind: MediaKind, payload: Vec<u8>) {
@@ -118,36 +102,17 @@ impl Origin {
         let message_kind = media_kind.type_id();
         let is_header = self.headers.keep(message_kind, &payload);
         let keyframe = !is_header && media_kind == MediaKind::Video && payload[0] == 0x17;
-        let timestamp = if payload.starts_with(ON_METADATA) {
-            0
-        } else {
-            timestamp
-        };
+        let timestamp = if payload.starts_with(ON_METADATA) { 0 } else { timestamp };
         let headers = self.headers.clone();
-        let message = Published {
-            kind: message_kind,
-            timestamp,
-            payload,
-            keyframe,
-            headers,
-        };
+        let message = Published { kind: message_kind, timestamp, payload, keyframe, headers };
         self.published.push(message);
     }
 
     fn put_headers(&mut self, rng: &mut StdRng) {
         self.put(MediaKind::Data, [ON_METADATA, &body(rng, 300)].concat());
-        self.put(
-            MediaKind::Audio,
-            [&[0xaf, 0, 0x12][..], &body(rng, 4)].concat(),
-        );
-        self.put(
-            MediaKind::Video,
-            [&[0x17, 0, 0, 0, 0, 1][..], &body(rng, 40)].concat(),
-        );
-        self.put(
-            MediaKind::Video,
-            [&[0x17, 1, 0, 0, 0][..], &body(rng, 5000)].concat(),
-        );
+        self.put(MediaKind::Audio, [&[0xaf, 0, 0x12][..], &body(rng, 4)].concat());
+        self.put(MediaKind::Video, [&[0x17, 0, 0, 0, 0, 1][..], &body(rng, 40)].concat());
+        self.put(MediaKind::Video, [&[0x17, 1, 0, 0, 0][..], &body(rng, 5000)].concat());
     }
 
     /// Publishes one message, whatever kind comes up.
@@ -155,29 +120,19 @@ impl Origin {
         self.now += Duration::from_millis(rng.random_range(0..60));
         if self.publisher.is_none() || rng.random_ratio(1, 400) {
             self.publisher = None;
-            let publisher = self
-                .hub
-                .publish(&key(), self.options, Source::default(), self.now)
-                .unwrap();
+            let publisher =
+                self.hub.publish(&key(), self.options, Source::default(), self.now).unwrap();
             self.publisher = Some(publisher);
             self.headers = Headers::default();
             return self.put_headers(rng);
         }
-        let most = if rng.random_ratio(1, 10) {
-            100_000
-        } else {
-            3000
-        };
+        let most = if rng.random_ratio(1, 10) { 100_000 } else { 3000 };
         match rng.random_range(0..100) {
-            0..4 => self.put(
-                MediaKind::Video,
-                [&[0x17, 1, 0, 0, 0][..], &body(rng, most)].concat(),
-            ),
+            0..4 => {
+                self.put(MediaKind::Video, [&[0x17, 1, 0, 0, 0][..], &body(rng, most)].concat())
+            }
             4..6 => self.put_headers(rng),
-            6..8 => self.put(
-                MediaKind::Data,
-                [&b"\x02\x00\x04cue!"[..], &body(rng, 50)].concat(),
-            ),
+            6..8 => self.put(MediaKind::Data, [&b"\x02\x00\x04cue!"[..], &body(rng, 50)].concat()),
             8..40 if self.audio_run < 50 => {
                 self.audio_run += 1;
                 self.put(MediaKind::Audio, [&[0xaf, 1][..], &body(rng, 500)].concat());
@@ -186,10 +141,7 @@ impl Origin {
             42..44 => self.put(MediaKind::Video, Vec::new()),
             _ => {
                 self.audio_run = 0;
-                self.put(
-                    MediaKind::Video,
-                    [&[0x27, 1, 0, 0, 0][..], &body(rng, most)].concat(),
-                );
+                self.put(MediaKind::Video, [&[0x27, 1, 0, 0, 0][..], &body(rng, most)].concat());
             }
         }
     }
@@ -212,9 +164,7 @@ fn key() -> StreamKey {
 
 fn body(rng: &mut StdRng, most: usize) -> Vec<u8> {
     let (len, seed) = (rng.random_range(0..=most), rng.random_range(0..=255u8));
-    (0..len)
-        .map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed))
-        .collect()
+    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect()
 }
 
 /// One subscriber, the other end of its socket, and what arrived there.
@@ -255,22 +205,11 @@ impl Player {
         let (io, reader) = sockets(rng);
         let msid = if rng.random_ratio(1, 3) { 2 } else { 1 };
         let live_edge = rng.random_ratio(1, 4);
-        let wait = if live_edge {
-            Duration::from_millis(300)
-        } else {
-            Duration::from_secs(3600)
-        };
-        let target = Target {
-            chunk_size: CHUNK,
-            msid,
-            publish: rng.random_ratio(1, 4),
-        };
+        let wait = if live_edge { Duration::from_millis(300) } else { Duration::from_secs(3600) };
+        let target = Target { chunk_size: CHUNK, msid, publish: rng.random_ratio(1, 4) };
         let bytes = rng.random_range(20_000..400_000);
         let options = SubscriberOptions {
-            lag: LagLimits {
-                time: Duration::from_secs(2),
-                bytes,
-            },
+            lag: LagLimits { time: Duration::from_secs(2), bytes },
             gop_cache: rng.random_ratio(3, 4),
             keyframe_wait: wait,
             target,
@@ -293,18 +232,7 @@ impl Player {
             live_edge,
         };
         let (stalled, paused, pushed, skips, jumps) = (false, false, 0, 0, 1);
-        Self {
-            io,
-            options,
-            subscriber,
-            reader,
-            stalled,
-            paused,
-            pushed,
-            skips,
-            jumps,
-            got,
-        }
+        Self { io, options, subscriber, reader, stalled, paused, pushed, skips, jumps, got }
     }
 
     /// Does one thing a player, its peer or its connection may do.
@@ -403,11 +331,7 @@ impl Got {
     }
 
     fn command(&mut self, payload: &[u8]) {
-        assert_eq!(
-            payload[..4],
-            self.pushed.to_be_bytes(),
-            "lost or out of order"
-        );
+        assert_eq!(payload[..4], self.pushed.to_be_bytes(), "lost or out of order");
         assert!(payload[4..].iter().all(|byte| *byte == 0x55));
         self.pushed += 1;
     }
@@ -423,51 +347,32 @@ impl Got {
         let unwanted = |p: &&Published| !same(p) && self.filtered && p.kind != kind::DATA_AMF0;
         let follows = self.next.and_then(|next| {
             let over = published[next..].iter().take_while(unwanted).count();
-            published
-                .get(next + over)
-                .filter(|p| same(p))
-                .map(|_| next + over)
+            published.get(next + over).filter(|p| same(p)).map(|_| next + over)
         });
         let is_header = self.headers.keep(message.kind, payload);
         let at = match follows {
             Some(at) => at,
             None if is_header => return,
             None => {
-                let at = published
-                    .iter()
-                    .position(same)
-                    .expect("never published like that");
+                let at = published.iter().position(same).expect("never published like that");
                 let back = self.next.is_some_and(|next| at < next);
                 assert!(!back || self.rejoins > 0, "{at} after {:?}", self.next);
                 let begins = published[at].keyframe || self.live_edge || self.filtered;
-                assert!(
-                    begins,
-                    "begins at {at}, no keyframe; expected {:?}",
-                    self.next
-                );
+                assert!(begins, "begins at {at}, no keyframe; expected {:?}", self.next);
                 self.jumps += 1;
                 at
             }
         };
         self.next = Some(at + 1);
         if !self.filtered && !is_header {
-            assert!(
-                self.headers == published[at].headers,
-                "other headers than published at {at}"
-            );
+            assert!(self.headers == published[at].headers, "other headers than published at {at}");
         }
     }
 }
 
 fn encode(message_kind: u8, csid: u32, payload: &[u8], out: &mut Vec<u8>) {
     let timestamp = Timestamp(0);
-    let message = Message {
-        csid,
-        timestamp,
-        kind: message_kind,
-        msid: 0,
-        payload,
-    };
+    let message = Message { csid, timestamp, kind: message_kind, msid: 0, payload };
     // What is sent before the SetChunkSize is short enough for any chunk size.
     chunk::encode(&message, CHUNK, &mut |piece| out.extend_from_slice(piece));
 }
@@ -478,9 +383,7 @@ fn sockets(rng: &mut StdRng) -> (TcpStream, Reader) {
     let small = rng.random_range(4096..32_768);
     // An MSS as on a network: with that of loopback, small windows close for long.
     SockRef::from(&listener).set_tcp_mss(1400).unwrap();
-    SockRef::from(&listener)
-        .set_recv_buffer_size(small)
-        .unwrap();
+    SockRef::from(&listener).set_recv_buffer_size(small).unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let writer = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     writer.set_tcp_mss(1400).unwrap();
@@ -496,9 +399,7 @@ fn sockets(rng: &mut StdRng) -> (TcpStream, Reader) {
 async fn soak(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut origin = Origin::new(&mut rng);
-    let mut players: Vec<_> = (0..PLAYERS)
-        .map(|_| Player::new(&mut rng, &mut origin))
-        .collect();
+    let mut players: Vec<_> = (0..PLAYERS).map(|_| Player::new(&mut rng, &mut origin)).collect();
     for _ in 0..1500 {
         origin.step(&mut rng);
         if rng.random_ratio(2, 3) {
@@ -545,10 +446,7 @@ async fn soak(seed: u64) {
 
 #[test]
 fn readers_get_whole_messages_in_order_under_the_right_headers() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for seed in 0..SEEDS {
         runtime.block_on(soak(seed));
     }

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::headers::{Headers, Slot};
 use super::index::{Entry, EntryKind};
 use super::segment::{SEGMENT_BYTES, Segment, SegmentWriter};
+use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, Message};
 use crate::rtmp::flv::{self, Codec};
 use crate::rtmp::message::{MediaKind, MediaMessage};
-use crate::rtmp::Timestamp;
 
 /// Audio messages in a row after which a stream counts as audio only; SRS guesses with the same
 /// number (about 2.5 s of AAC).
@@ -204,7 +204,11 @@ impl Log {
         self.segments.front().map_or(0, |first| self.head - first.base())
     }
 
-    fn write(&mut self, media: &MediaMessage<'_>, timestamp: Timestamp) -> io::Result<Arc<Segment>> {
+    fn write(
+        &mut self,
+        media: &MediaMessage<'_>,
+        timestamp: Timestamp,
+    ) -> io::Result<Arc<Segment>> {
         let chunk_size = self.limits.chunk_size;
         let end = self.head + chunk::encoded_len(media.payload.len(), timestamp, chunk_size) as u64;
         let (csid, kind) = (media.kind.csid(), media.kind.type_id());

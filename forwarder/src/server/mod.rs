@@ -56,7 +56,9 @@ impl Server {
         let listeners = config
             .listen
             .iter()
-            .map(|address| bind(*address, &config.listen).with_context(|| format!("listen on {address}")))
+            .map(|address| {
+                bind(*address, &config.listen).with_context(|| format!("listen on {address}"))
+            })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let api = config
             .http_api

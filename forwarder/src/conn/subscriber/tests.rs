@@ -29,47 +29,24 @@ impl Bench {
     async fn new() -> Self {
         let (hub, now) = (Hub::new(), Instant::now());
         let key = StreamKey::new("__defaultVhost__", "live", "a").unwrap();
-        let log = LogLimits {
-            chunk_size: 4096,
-            gop_bytes: 1 << 20,
-            gop_messages: 100,
-        };
-        let options = StreamOptions {
-            log,
-            grace: Duration::from_secs(10),
-        };
+        let log = LogLimits { chunk_size: 4096, gop_bytes: 1 << 20, gop_messages: 100 };
+        let options = StreamOptions { log, grace: Duration::from_secs(10) };
         let publisher = hub.publish(&key, options, Source::default(), now).unwrap();
         let view = Arc::clone(publisher.stream()).view(Box::new(NoBell));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let io = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
+        let io = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, _) = listener.accept().unwrap();
         let options = SubscriberOptions {
-            lag: LagLimits {
-                time: Duration::from_secs(10),
-                bytes: 1 << 20,
-            },
+            lag: LagLimits { time: Duration::from_secs(10), bytes: 1 << 20 },
             gop_cache: true,
             keyframe_wait: Duration::from_secs(3),
-            target: Target {
-                chunk_size: 4096,
-                msid: LOG_MSID,
-                publish: false,
-            },
+            target: Target { chunk_size: 4096, msid: LOG_MSID, publish: false },
             player: true,
         };
         io.writable().await.unwrap();
         let subscriber = Subscriber::new(Rc::new(io), options, Vec::new());
         let publisher = Some(publisher);
-        let mut bench = Self {
-            hub,
-            publisher,
-            view,
-            subscriber,
-            now,
-            _peer: peer,
-        };
+        let mut bench = Self { hub, publisher, view, subscriber, now, _peer: peer };
         bench.put(0x17);
         bench.subscriber.join(&mut bench.view, now);
         bench.put(0x27);
@@ -81,17 +58,8 @@ impl Bench {
     fn put(&mut self, first: u8) {
         let payload = [first, 1, 0, 0, 0, 1, 2, 3];
         let (kind, timestamp) = (MediaKind::Video, Timestamp(40));
-        let media = MediaMessage {
-            kind,
-            timestamp,
-            msid: 1,
-            payload: &payload,
-        };
-        self.publisher
-            .as_mut()
-            .unwrap()
-            .append(&media, self.now)
-            .unwrap();
+        let media = MediaMessage { kind, timestamp, msid: 1, payload: &payload };
+        self.publisher.as_mut().unwrap().append(&media, self.now).unwrap();
     }
 
     fn pass(&mut self) {
@@ -118,10 +86,7 @@ impl Bench {
 }
 
 fn run(test: impl AsyncFnOnce(Bench)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { test(Bench::new().await).await });
 }
 
@@ -144,11 +109,7 @@ fn a_paused_player_of_a_stream_that_ended_has_nothing_more_to_get() {
         bench.put(0x17);
         bench.put(0x27);
         bench.end();
-        assert!(
-            bench.state().ended && bench.state().drained,
-            "{:?}",
-            bench.subscriber
-        );
+        assert!(bench.state().ended && bench.state().drained, "{:?}", bench.subscriber);
     });
 }
 
