@@ -27,14 +27,15 @@ fn nginx_gives_rtmpdump_what_ffmpeg_published() {
     }
 }
 
+// Not so GStreamer: nginx ends the stream right behind its last message, and rtmp2src then throws
+// away what it has not handed on yet.
 #[test]
-fn nginx_gives_ffmpeg_and_gstreamer_what_ffmpeg_published() {
+fn nginx_gives_ffmpeg_what_ffmpeg_published() {
     let clip = Clip::plain();
     let dir = tempfile::tempdir().unwrap();
     let nginx = Nginx::start(dir.path(), None);
     let ffmpeg = Player::ffmpeg(dir.path(), &nginx.url("a"));
-    let gst = Player::gstreamer(dir.path(), &nginx.url("a"));
-    wait_until("both play", seconds(10), || nginx.plays() == 2);
+    wait_until("ffmpeg plays", seconds(10), || nginx.plays() == 1);
     let url = nginx.url("a");
     ffmpeg_publish(dir.path(), &clip.path, &url, Publish::default()).succeed(seconds(30));
     let published = clip.published(dir.path(), Publish::default());
