@@ -40,7 +40,6 @@ fn nginx_gives_ffmpeg_what_ffmpeg_published() {
     ffmpeg_publish(dir.path(), &clip.path, &url, Publish::default()).succeed(seconds(30));
     let published = clip.published(dir.path(), Publish::default());
     assert_same_media("ffmpeg", &published, &ffmpeg.finish(seconds(10)), Start::First);
-    assert_same_media("gst", &published, &gst.finish(seconds(10)), Start::First);
 }
 
 #[test]

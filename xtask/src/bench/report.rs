@@ -56,6 +56,9 @@ pub fn run<R: Row>(
         voids.extend(row.void().map(|why| format!("{} round {}: {why}", kind.name(), round + 1)));
         entries.push(Entry { server: kind.name(), round: round + 1, row });
     }
+    for line in ratios(&entries) {
+        println!("{line}");
+    }
     if let Some(path) = json {
         fs::write(path, serde_json::to_vec_pretty(&entries)?)
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -166,7 +166,7 @@ fn send(
             sounds += 1;
             audio.len()
         };
-        sent.bytes.fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
+        sent.fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
         connection.poll(Duration::ZERO, |_| ())?;
     }
     connection.finish()

@@ -12,7 +12,8 @@ pub struct Source {
 impl Source {
     /// Blanks comments and the insides of literals.
     pub fn new(text: &str) -> Self {
-        let lines: Vec<String> = code(text).split('\n').map(str::to_owned).collect();
+        let (code, in_literal) = code(text);
+        let lines: Vec<String> = code.split('\n').map(str::to_owned).collect();
         let tests = lines.iter().position(|line| line.trim_start().starts_with("#[cfg(test)]"));
         let shipped = match tests {
             // `#[cfg(test)] mod tests;` names a file: what follows is still shipped.
@@ -25,6 +26,11 @@ impl Source {
     /// All lines, numbered from 1.
     pub fn all(&self) -> impl Iterator<Item = (usize, &str)> {
         self.lines.iter().enumerate().map(|(at, line)| (at + 1, line.as_str()))
+    }
+
+    /// Whether the end of line `number` is part of a literal.
+    pub fn ends_in_literal(&self, number: usize) -> bool {
+        self.in_literal.contains(&number)
     }
 
     /// Lines that are not unit tests, numbered from 1.

@@ -135,6 +135,12 @@ fn shape_of_files() {
 }
 
 #[test]
+fn literals_of_several_lines_keep_their_spaces() {
+    let text = "//! x\nconst A: &str = r#\"a \n\t\"b\" \n\"#; \nconst B: &str = \"a \nb\";\n";
+    assert_eq!(check("a.rs", text), ["4: trailing whitespace"]);
+}
+
+#[test]
 fn a_line_break_of_markdown_is_not_trailing_whitespace() {
     let mut out = Vec::new();
     files::check_whitespace("README.md", "a  \nb \n", &mut out);

@@ -50,7 +50,8 @@ pub fn check_words(path: &str, source: &Source, out: &mut Vec<Violation>) {
     }
     for (folder, words) in FORBIDDEN.iter().filter(|(folder, _)| path.starts_with(folder)) {
         for (number, line) in source.shipped() {
-            for word in words.iter().filter(|word| has_word(line, word)) {
+            let line = HARMLESS.iter().fold(line.to_owned(), |line, name| line.replace(name, ""));
+            for word in words.iter().filter(|word| has_word(&line, word)) {
                 out.push(Violation::new(path, number, format!("`{word}` in {folder}")));
             }
         }
