@@ -132,8 +132,10 @@ impl Connection {
                 }
                 () = stop.as_mut(), if !stopping => {
                     stopping = true;
-                    self.on_stop();
                 }
+            }
+            if stopping {
+                self.on_stop();
             }
         }
     }
@@ -362,7 +364,7 @@ impl Connection {
 
     /// The process stops: a publisher's stream ends at once, players get what is left of theirs.
     fn on_stop(&mut self) {
-        if !matches!(self.role, Role::Playing { .. }) {
+        if !matches!(self.role, Role::Playing { .. }) && self.close_at.is_none() {
             self.role = Role::None;
             self.close_at = Some(Instant::now());
         }

@@ -23,19 +23,23 @@ use crate::hub::{Phase, Stream, View, Wake};
 /// Which lanes have something to read; the one part of a fan-out that other threads touch.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    ready: Mutex<Vec<usize>>,
+    ready: Mutex<Vec<LaneId>>,
     bell: Notify,
 }
 
+/// A lane of a shard: its stream's address and its floor. A lane keeps its stream alive, so no
+/// other stream has this address while it lives.
+type LaneId = (usize, Duration);
+
 impl Inbox {
-    fn take(&self) -> Vec<usize> {
+    fn take(&self) -> Vec<LaneId> {
         std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 struct LaneWake {
     inbox: Arc<Inbox>,
-    lane: usize,
+    lane: LaneId,
 }
 
 impl Wake for LaneWake {
@@ -49,14 +53,13 @@ impl Wake for LaneWake {
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
     inbox: Arc<Inbox>,
-    lanes: RefCell<HashMap<usize, Weak<Lane>>>,
+    lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
 }
 
 impl Fanout {
-    /// The lane of `stream`, made if this shard has none.
+    /// The lane of `stream` with this floor, made if this shard has none.
     fn lane(&self, context: &Arc<Context>, stream: &Arc<Stream>, floor: Duration) -> Rc<Lane> {
-        // A lane keeps its stream alive, so no other stream has this address while it lives.
-        let id = Arc::as_ptr(stream) as usize;
+        let id = (Arc::as_ptr(stream) as usize, floor);
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
             return lane;
@@ -93,7 +96,7 @@ impl Fanout {
         }
     }
 
-    fn pass_later(&self, id: usize, lane: &Rc<Lane>, wait: Duration) {
+    fn pass_later(&self, id: LaneId, lane: &Rc<Lane>, wait: Duration) {
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
         let lane = Rc::downgrade(lane);
         tokio::task::spawn_local(async move {
@@ -232,7 +235,8 @@ impl Subscription {
 
     /// Chooses what is sent: `None` leaves it as it was.
     pub fn select(&self, audio: Option<bool>, video: Option<bool>) {
-        self.subscriber.select(audio, video);
+        self.subscriber.select(audio, video, &self.lane.view.borrow());
+        self.advance(Subscriber::advance);
     }
 
     /// Waits until [`Self::state`] is worth a look: blocked, failed or ended.

@@ -210,11 +210,15 @@ impl Subscriber {
         }
     }
 
-    /// Chooses what it gets.
-    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>) {
+    /// Chooses what it gets. Video that is wanted again begins at the newest keyframe.
+    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>, view: &View) {
         let mut inner = self.inner.borrow_mut();
         inner.audio = audio.unwrap_or(inner.audio);
+        let had_video = inner.video;
         inner.video = video.unwrap_or(inner.video);
+        if inner.video && !had_video {
+            inner.leave(view, 0, u64::MAX);
+        }
     }
 
     /// Ends it, and gives what must be sent before anything else on its socket: the rest of the

@@ -131,6 +131,7 @@ impl Leg {
     }
 
     async fn drive(&mut self, connected: &impl Fn()) -> Result<(), Failure> {
+        let stop = self.shard.context().stop.clone();
         loop {
             self.send()?;
             let io = Rc::clone(&self.io);
@@ -149,6 +150,10 @@ impl Leg {
                     }
                 }
                 () = changed(self.subscription.as_ref()) => {}
+                // Once it forwards it goes on to the end of the stream.
+                () = stop.cancelled(), if self.subscription.is_none() => {
+                    return Err(Failure::new("stopping"));
+                }
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             if self.look()? {

@@ -60,7 +60,10 @@ impl Task {
     }
 
     async fn attempt(&self, shard: &Rc<Shard>) -> Result<(), Failure> {
-        let io = self.dial().await?;
+        let io = tokio::select! {
+            dialled = self.dial() => dialled?,
+            () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
+        };
         tune_outgoing(&io, self.forward.hung_timeout)?;
         let leg = Leg::new(shard, io, &self.entry, &self.forward);
         leg.run(|| {

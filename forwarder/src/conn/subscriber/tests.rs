@@ -96,7 +96,7 @@ fn a_choice_made_after_a_write_that_ended_at_a_border_takes_effect() {
         // As after a partial write whose last byte was a message's last one.
         bench.subscriber.inner.borrow_mut().mid_message = true;
         bench.put(0x27);
-        bench.subscriber.select(Some(false), None);
+        bench.subscriber.select(Some(false), None, &bench.view);
         bench.pass();
         assert!(bench.state().drained, "{:?}", bench.subscriber);
     });
