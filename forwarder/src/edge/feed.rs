@@ -122,7 +122,7 @@ impl<'a> Feed<'a> {
             match event {
                 ClientEvent::Playing(_) => {
                     self.heard = now;
-                    self.edges.origins.works(self.origin);
+                    self.edges.origins.works(&self.pull.vhost.name, self.origin);
                     self.pull.connected(self.origin);
                 }
                 ClientEvent::Media(media) => {

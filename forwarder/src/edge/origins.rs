@@ -34,15 +34,21 @@ struct Rest {
 }
 
 impl Origins {
-    /// All origins in the order in which to ask them for `key`: those that failed lately are last.
+    /// All origins in the order in which to ask them for `key`: those that failed lately are last,
+    /// and among those the one that rested longest is first.
     pub(super) fn order(&self, edge: &Edge, key: &StreamKey, now: Instant) -> Vec<Destination> {
         let resting = self.resting();
         let mut order = edge.origin.clone();
         order.sort_by_cached_key(|origin| {
-            let rests = resting.get(origin).is_some_and(|rest| now < rest.until);
-            (rests, Reverse(weight(key, origin)))
+            let rest = resting.get(origin).map(|rest| rest.until).filter(|until| now < *until);
+            (rest, Reverse(weight(key, origin)))
         });
         order
+    }
+
+    /// Whether it failed lately.
+    pub(super) fn rests(&self, origin: &Destination, now: Instant) -> bool {
+        self.resting().get(origin).is_some_and(|rest| now < rest.until)
     }
 
     /// It could not be reached, or was lost.
@@ -54,9 +60,11 @@ impl Origins {
         rest.until = now + doubled.min(LONGEST_REST);
     }
 
-    /// It serves.
-    pub(super) fn works(&self, origin: &Destination) {
-        self.resting().remove(origin);
+    /// It serves. Whoever looks for an origin of `vhost` may try at once, if this is news.
+    pub(super) fn works(&self, vhost: &str, origin: &Destination) {
+        if self.resting().remove(origin).is_some() {
+            self.search(vhost).works();
+        }
     }
 
     /// What those have in common that look for an origin of `vhost`.
@@ -116,14 +124,18 @@ mod tests {
         let usual = origins.order(&edge, &key(1), now);
         origins.failed(&usual[0], now);
         let [first, second, last] = [1, 2, 0].map(|at: usize| usual[at].clone());
-        assert_eq!(origins.order(&edge, &key(1), now), [first, second, last]);
+        assert_eq!(origins.order(&edge, &key(1), now), [first.clone(), second, last]);
+        origins.failed(&first, now + SECOND / 4);
+        assert!(origins.rests(&usual[0], now) && !origins.rests(&usual[2], now));
+        let all = origins.order(&edge, &key(1), now + SECOND / 4);
+        assert_eq!(all, [usual[2].clone(), usual[0].clone(), first]);
         assert_eq!(origins.order(&edge, &key(1), now + SECOND), usual);
         for _ in 0..9 {
             origins.failed(&usual[0], now);
         }
         assert_ne!(origins.order(&edge, &key(1), now + SECOND), usual, "it rests longer");
         assert_eq!(origins.order(&edge, &key(1), now + LONGEST_REST), usual, "but not for ever");
-        origins.works(&usual[0]);
-        assert_eq!(origins.order(&edge, &key(1), now), usual);
+        origins.works("v", &usual[0]);
+        assert_eq!(origins.order(&edge, &key(1), now + SECOND), usual);
     }
 }

@@ -24,9 +24,6 @@ use crate::status::PullStatus;
 /// How long a pull goes on without a player: one that reloads finds the stream running.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// An origin that served for so long was a good choice; less counts as a failure.
-const STEADY: Duration = Duration::from_secs(3);
-
 /// What a player that asks is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -140,18 +137,16 @@ impl Pull {
         let mut backoff = Backoff::new(&search, self.vhost.edge.retry_max);
         loop {
             self.wait_for_turn(edges, shard).await;
-            let Some(failure) = self.round(edges, shard).await else {
-                backoff.reset();
-                search.works();
-                continue;
-            };
-            let pause = match failure {
+            let now = Instant::now();
+            let pause = match self.round(edges, shard).await {
                 // Somebody publishes the stream here: that is no failure.
                 Round::Taken => Duration::ZERO,
                 Round::Silent => {
                     self.vhost.edge.retry_max.mul_f64(rand::rng().random_range(0.5..1.0))
                 }
-                Round::Failed { closed } => backoff.after_failure(closed, Instant::now()),
+                Round::Served(time) if backoff.forwarded(time) => Duration::ZERO,
+                Round::Served(_) => backoff.after_failure(false, now),
+                Round::Failed { closed } => backoff.after_failure(closed, now),
             };
             tokio::select! {
                 () = sleep(pause) => {}
@@ -181,8 +176,8 @@ impl Pull {
         }
     }
 
-    /// Asks each origin once; `None`: one of them served for a while.
-    async fn round(&self, edges: &Edges, shard: &Rc<Shard>) -> Option<Round> {
+    /// Asks each origin once, or until one served.
+    async fn round(&self, edges: &Edges, shard: &Rc<Shard>) -> Round {
         let edge = &self.vhost.edge;
         let (mut closed, mut silent, mut refused) = (true, false, None);
         for origin in edges.origins.order(edge, &self.key, Instant::now()) {
@@ -193,7 +188,7 @@ impl Pull {
             }
             let lost = Feed::run(self, edges, shard, &origin).await;
             match &lost {
-                Lost::Taken => return Some(Round::Taken),
+                Lost::Taken => return Round::Taken,
                 Lost::Silent => (closed, silent) = (false, true),
                 Lost::Failed(failure) => {
                     closed &= failure.refused;
@@ -204,15 +199,15 @@ impl Pull {
                     self.complain(&origin, failure);
                 }
             }
-            if self.lose(&origin).is_some_and(|since| since.elapsed() >= STEADY) {
-                return None;
+            if let Some(since) = self.lose(&origin) {
+                return Round::Served(since.elapsed());
             }
         }
         self.report().state = "waiting";
         if let Some(refusal) = refused.filter(|_| !silent) {
             self.outcome.send_replace(Outcome::Refused(refusal));
         }
-        Some(if silent { Round::Silent } else { Round::Failed { closed } })
+        if silent { Round::Silent } else { Round::Failed { closed } }
     }
 
     /// The connection to `origin` is over; since when the stream came from there, if it did.
@@ -330,8 +325,10 @@ impl Pull {
     }
 }
 
-/// How a round ended in which no origin served.
+/// How a round ended.
 enum Round {
+    /// An origin served for so long.
+    Served(Duration),
     /// The stream is published here.
     Taken,
     /// At least one has the stream's name and nothing to send.

@@ -92,8 +92,7 @@ impl Relay {
             let order = self.edges.origins.order(edge, &self.key, Instant::now());
             let origin = order.into_iter().next()?;
             let Err(failure) = self.attempt(shard, &stream, &origin).await else { return None };
-            if failure.forwarded {
-                backoff.reset();
+            if failure.forwarded.is_some_and(|time| backoff.forwarded(time)) {
                 (failing, reported) = (None, None);
             }
             self.report(&origin, &failure, &mut reported);
@@ -111,7 +110,7 @@ impl Relay {
                 Some(_) => {}
                 None => self.edges.origins.failed(&origin, now),
             }
-            let pause = self.pause(&mut backoff, &origin, &failure);
+            let pause = self.pause(&mut backoff, &failure);
             tokio::select! {
                 () = sleep(pause) => {}
                 () = search.recovered() => {}
@@ -122,11 +121,13 @@ impl Relay {
         None
     }
 
-    /// No pause as long as there is an origin that is not known to fail.
-    fn pause(&self, backoff: &mut Backoff<'_>, last: &Destination, failure: &Failure) -> Duration {
+    /// No pause as long as there is an origin that did not fail lately.
+    fn pause(&self, backoff: &mut Backoff<'_>, failure: &Failure) -> Duration {
         let now = Instant::now();
         let order = self.edges.origins.order(&self.vhost.edge, &self.key, now);
-        if failure.refusal.is_none() && order.first().is_some_and(|next| next != last) {
+        if failure.refusal.is_none()
+            && order.first().is_some_and(|next| !self.edges.origins.rests(next, now))
+        {
             return Duration::ZERO;
         }
         backoff.after_failure(failure.refused, now)
@@ -172,8 +173,7 @@ impl Relay {
                 }
             }
         }
-        self.edges.origins.works(origin);
-        self.edges.origins.search(&self.vhost.name).works();
+        self.edges.origins.works(&self.vhost.name, origin);
         entry.set(State::Forwarding);
         entry.connects.fetch_add(1, Ordering::Relaxed);
         info!(stream = %self.key, %origin, "relay connected");

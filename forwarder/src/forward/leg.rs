@@ -39,13 +39,13 @@ pub(crate) struct Failure {
     pub(crate) refused: bool,
     /// The server there said no.
     pub(crate) refusal: Option<Refusal>,
-    /// It had forwarded before.
-    pub(crate) forwarded: bool,
+    /// How long it had forwarded before; `None`: it had not.
+    pub(crate) forwarded: Option<Duration>,
 }
 
 impl Failure {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), refused: false, refusal: None, forwarded: false }
+        Self { why: why.into(), refused: false, refusal: None, forwarded: None }
     }
 
     pub(super) fn connect(error: &io::Error) -> Self {
@@ -110,6 +110,7 @@ pub(crate) struct Leg {
     /// Before it forwards: what the socket did not take yet.
     out: Vec<u8>,
     subscription: Option<Subscription>,
+    forwards_since: Option<Instant>,
     /// Bytes and skips of this leg that the entry has counted.
     counted: (u64, u64),
     leave_at: Option<Instant>,
@@ -153,6 +154,7 @@ impl Leg {
             leaving: false,
             out: Vec::new(),
             subscription: None,
+            forwards_since: None,
             counted: (0, 0),
             leave_at: None,
         }
@@ -166,11 +168,12 @@ impl Leg {
         let result = self.drive(&connected).await;
         self.account();
         self.entry.lag_ms.store(0, Ordering::Relaxed);
-        let forwarded = self.subscription.is_some();
+        let forwarded = self.forwards_since.map(|since| since.elapsed());
         result.map_err(|failure| Failure { forwarded, ..failure })
     }
 
     async fn drive(&mut self, connected: &impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
+        let stop = self.shard.context().stop.clone();
         loop {
             self.send()?;
             let io = Rc::clone(&self.io);
@@ -190,6 +193,10 @@ impl Leg {
                 }
                 () = changed(self.subscription.as_ref()) => {}
                 () = self.leave.cancelled(), if !self.leaving => self.leaving = true,
+                // Once it forwards it goes on to the end of the stream.
+                () = stop.cancelled(), if self.subscription.is_none() => {
+                    return Err(Failure::new("stopping"));
+                }
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             if self.look()? {
@@ -248,6 +255,7 @@ impl Leg {
         let floor = Duration::ZERO;
         let subscription = Subscription::new(&self.shard, stream, io, options, floor, lead);
         self.subscription = Some(subscription);
+        self.forwards_since = Some(Instant::now());
     }
 
     /// Sends what the session has to say.

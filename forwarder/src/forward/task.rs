@@ -35,8 +35,7 @@ impl Task {
             self.entry.set(State::Connecting);
             self.entry.attempt.fetch_add(1, Ordering::Relaxed);
             let Err(failure) = self.attempt(&shard).await else { break };
-            if failure.forwarded {
-                backoff.reset();
+            if failure.forwarded.is_some_and(|time| backoff.forwarded(time)) {
                 reported = None;
             }
             self.entry.failed(&failure.why);
@@ -60,7 +59,11 @@ impl Task {
     }
 
     async fn attempt(&self, shard: &Rc<Shard>) -> Result<(), Failure> {
-        let io = dial(&self.entry.destination, self.forward.connect_timeout).await?;
+        let to = &self.entry.destination;
+        let io = tokio::select! {
+            dialled = dial(to, self.forward.connect_timeout) => dialled?,
+            () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
+        };
         tune_outgoing(&io, self.forward.hung_timeout)?;
         let stream = &self.entry.stream;
         let route = Route::new(&self.entry, stream.key().vhost(), stream.source());

@@ -5,8 +5,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::role::{Change, Relay, Role};
-use super::{Connection, End, PLAY_FAILED};
+use super::{Connection, PLAY_FAILED};
 use crate::config::Vhost;
+use crate::conn::end::End;
 use crate::conn::upstream::{Ask, PlayAsk, PublishAsk};
 use crate::hub::Source;
 use crate::rtmp::session::PlayRequest;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
-use super::End;
 use crate::config::Vhost;
+use crate::conn::end::End;
 use crate::conn::play::Playing;
 use crate::conn::upstream::{Interest, Refusal, Relayed};
 use crate::hub::Publisher;
