@@ -40,7 +40,11 @@ struct LaneWake {
 
 impl Wake for LaneWake {
     fn wake(&self) {
-        self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.lane);
+        self.inbox
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.lane);
         self.inbox.bell.notify_one();
     }
 }
@@ -62,7 +66,10 @@ impl Fanout {
             return lane;
         }
         lanes.retain(|_, lane| lane.strong_count() > 0);
-        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
+        let wake = LaneWake {
+            inbox: Arc::clone(&self.inbox),
+            lane: id,
+        };
         let lane = Rc::new(Lane {
             context: Arc::clone(context),
             view: RefCell::new(stream.view(Box::new(wake))),
@@ -92,7 +99,10 @@ impl Fanout {
     }
 
     fn pass_later(&self, id: usize, wait: Duration) {
-        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
+        let wake = LaneWake {
+            inbox: Arc::clone(&self.inbox),
+            lane: id,
+        };
         tokio::task::spawn_local(async move {
             tokio::time::sleep(wait).await;
             wake.wake();
@@ -114,7 +124,9 @@ pub(super) struct Lane {
 impl Lane {
     fn wait(&self) -> Option<Duration> {
         let last = self.last_pass.get().filter(|_| !self.floor.is_zero())?;
-        self.floor.checked_sub(last.elapsed()).filter(|wait| !wait.is_zero())
+        self.floor
+            .checked_sub(last.elapsed())
+            .filter(|wait| !wait.is_zero())
     }
 
     fn pass(&self) {
@@ -220,7 +232,8 @@ impl Subscription {
 
     /// How far it is.
     pub fn state(&self) -> State {
-        self.subscriber.state(&self.lane.view.borrow(), Instant::now())
+        self.subscriber
+            .state(&self.lane.view.borrow(), Instant::now())
     }
 
     /// The stream.
@@ -241,7 +254,10 @@ impl Drop for Subscription {
         subscribers.retain(|other| !Rc::ptr_eq(other, &self.subscriber));
         if self.subscriber.options().player {
             let view = self.lane.view.borrow();
-            view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
+            view.stream()
+                .counters
+                .players
+                .fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

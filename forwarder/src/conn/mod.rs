@@ -76,7 +76,8 @@ impl Context {
     pub(crate) fn may_complain(&self, now: Instant) -> Option<u32> {
         let mut noise = self.noise.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, n) = &mut *noise;
-        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
+        {
             *since = Some(now);
             return Some(std::mem::replace(n, 1).saturating_sub(COMPLAINTS_PER_SECOND));
         }
@@ -98,7 +99,10 @@ pub fn stream_options(vhost: &Vhost) -> StreamOptions {
         gop_bytes: vhost.play.gop_cache_max_bytes,
         gop_messages: vhost.play.gop_cache_max_frames,
     };
-    StreamOptions { log, grace: vhost.publish.grace }
+    StreamOptions {
+        log,
+        grace: vhost.publish.grace,
+    }
 }
 
 /// Most lines a second about peers that misbehave.

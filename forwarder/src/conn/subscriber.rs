@@ -116,7 +116,10 @@ impl Subscriber {
         let inner = Inner {
             position: Position::At(0),
             mid_message: false,
-            private: Private { bytes: lead.into(), started: false },
+            private: Private {
+                bytes: lead.into(),
+                started: false,
+            },
             blocked_since: None,
             paused: false,
             audio: true,
@@ -126,7 +129,12 @@ impl Subscriber {
             sent: Sent::default(),
             counted: Sent::default(),
         };
-        Self { io, options, inner: RefCell::new(inner), bell: Notify::new() }
+        Self {
+            io,
+            options,
+            inner: RefCell::new(inner),
+            bell: Notify::new(),
+        }
     }
 
     pub(super) fn options(&self) -> &SubscriberOptions {
@@ -135,13 +143,19 @@ impl Subscriber {
 
     /// Takes its place in the log.
     pub(super) fn join(&self, view: &mut View, now: Instant) {
-        let wish = Wish::Join { gop_cache: self.options.gop_cache };
+        let wish = Wish::Join {
+            gop_cache: self.options.gop_cache,
+        };
         let start = view.start(wish);
         let mut inner = self.inner.borrow_mut();
         if let Start::At { offset, .. } = &start {
             let behind = view.head().saturating_sub(*offset);
             let time = self.options.lag.time + view.lag(*offset, now);
-            let bytes = self.options.lag.bytes.saturating_add(usize::try_from(behind).unwrap_or(0));
+            let bytes = self
+                .options
+                .lag
+                .bytes
+                .saturating_add(usize::try_from(behind).unwrap_or(0));
             inner.slack = (behind > 0).then_some(LagLimits { time, bytes });
         }
         inner.begin(start, self.options.target, now);
@@ -220,7 +234,10 @@ impl Subscriber {
         let mut inner = self.inner.borrow_mut();
         let sent = inner.sent;
         let before = std::mem::replace(&mut inner.counted, sent);
-        Sent { bytes: sent.bytes - before.bytes, skips: sent.skips - before.skips }
+        Sent {
+            bytes: sent.bytes - before.bytes,
+            skips: sent.skips - before.skips,
+        }
     }
 
     /// Since when its socket takes nothing.
@@ -232,9 +249,10 @@ impl Subscriber {
     pub(super) fn state(&self, view: &View, now: Instant) -> State {
         let inner = self.inner.borrow();
         let (drained, lag) = match inner.position {
-            Position::At(offset) => {
-                (offset == view.head() && inner.private.bytes.is_empty(), view.lag(offset, now))
-            }
+            Position::At(offset) => (
+                offset == view.head() && inner.private.bytes.is_empty(),
+                view.lag(offset, now),
+            ),
             Position::Keyframe { .. } => (inner.private.bytes.is_empty(), Duration::ZERO),
             Position::Leaving { from, .. } => (false, view.lag(from, now)),
         };
@@ -340,7 +358,9 @@ impl Inner {
     }
 
     fn leave_if_behind(&mut self, view: &View, lag: &LagLimits, now: Instant) {
-        let Position::At(offset) = self.position else { return };
+        let Position::At(offset) = self.position else {
+            return;
+        };
         if offset == view.head() {
             self.slack = None;
             return;
@@ -353,8 +373,14 @@ impl Inner {
 
     /// Leaves the log after the message it is in, if that ends before `border`.
     fn leave(&mut self, view: &View, limit: u64, border: u64) -> bool {
-        let Position::At(offset) = self.position else { return false };
-        let end = if self.mid_message { view.message_end(offset) } else { Some(offset) };
+        let Position::At(offset) = self.position else {
+            return false;
+        };
+        let end = if self.mid_message {
+            view.message_end(offset)
+        } else {
+            Some(offset)
+        };
         let Some(end) = end else {
             self.failed = Some(io::Error::other("the rest of a message was lost"));
             return false;
@@ -382,7 +408,11 @@ impl Inner {
         self.mid_message = false;
         self.slack = None;
         let epoch = view.epoch_at(end).unwrap_or(u32::MAX);
-        self.position = Position::Leaving { from: end, epoch, limit };
+        self.position = Position::Leaving {
+            from: end,
+            epoch,
+            limit,
+        };
         true
     }
 
@@ -398,7 +428,9 @@ impl Inner {
             if full || self.paused || self.mid_message || offset >= view.head() {
                 return;
             }
-            let Some(entry) = view.entry(offset) else { return };
+            let Some(entry) = view.entry(offset) else {
+                return;
+            };
             if self.wants(&entry) {
                 self.copy_message(view, &entry, msid);
             }
@@ -439,7 +471,11 @@ impl Inner {
     fn plan(&self, view: &View, options: &SubscriberOptions) -> Plan {
         let private = self.private.bytes.len();
         let Position::At(offset) = self.position else {
-            return Plan { before: (0, 0), private, after: (0, 0) };
+            return Plan {
+                before: (0, 0),
+                private,
+                after: (0, 0),
+            };
         };
         let open_end = || view.message_end(offset).unwrap_or(offset);
         let head = if self.wants_copy(options) || self.paused {
@@ -452,7 +488,11 @@ impl Inner {
         } else {
             offset
         };
-        Plan { before: (offset, first), private, after: (first, head) }
+        Plan {
+            before: (offset, first),
+            private,
+            after: (first, head),
+        }
     }
 
     fn advance_by(&mut self, plan: &Plan, written: u64) {

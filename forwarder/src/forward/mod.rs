@@ -34,7 +34,12 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor that registers what it starts in `registry`.
     pub fn new(context: Arc<Context>, shards: Arc<Shards>, registry: Arc<Registry>) -> Self {
-        Self { context, shards, registry, health: Mutex::default() }
+        Self {
+            context,
+            shards,
+            registry,
+            health: Mutex::default(),
+        }
     }
 
     /// Looks at what is published whenever that changes, until the process stops.
@@ -57,7 +62,9 @@ impl Supervisor {
             if !matches!(stream.phase(), Phase::Live | Phase::Grace(_)) {
                 continue;
             }
-            let Some(vhost) = self.context.config.vhost(stream.key().vhost()) else { continue };
+            let Some(vhost) = self.context.config.vhost(stream.key().vhost()) else {
+                continue;
+            };
             if !vhost.forward.enabled {
                 continue;
             }
@@ -71,13 +78,18 @@ impl Supervisor {
         if stream.source().path.len() >= MAX_HOPS {
             return warn!(stream = %stream.key(), "not forwarded: it came through too many servers");
         }
-        let Some(entry) = self.registry.begin(stream, destination) else { return };
+        let Some(entry) = self.registry.begin(stream, destination) else {
+            return;
+        };
         let task = task::Task {
             entry,
             forward: forward.clone(),
             health: self.health(destination),
         };
-        self.shards.least_loaded().run(move |shard| shard.clone().spawn(task.run(shard))).await;
+        self.shards
+            .least_loaded()
+            .run(move |shard| shard.clone().spawn(task.run(shard)))
+            .await;
     }
 
     fn health(&self, destination: &Destination) -> Arc<backoff::Health> {

@@ -35,7 +35,9 @@ impl Task {
         while self.is_wanted(&shard) {
             self.entry.set(State::Connecting);
             self.entry.attempt.fetch_add(1, Ordering::Relaxed);
-            let Err(failure) = self.attempt(&shard).await else { break };
+            let Err(failure) = self.attempt(&shard).await else {
+                break;
+            };
             if failure.forwarded {
                 backoff.reset();
                 reported = None;
@@ -81,7 +83,9 @@ impl Task {
         let timeout = self.forward.connect_timeout;
         let lookup = tokio::time::timeout(timeout, tokio::net::lookup_host((&*to.host, to.port)));
         let addresses: Vec<SocketAddr> = match lookup.await {
-            Ok(found) => found.map_err(|error| Failure::new(format!("look-up: {error}")))?.collect(),
+            Ok(found) => found
+                .map_err(|error| Failure::new(format!("look-up: {error}")))?
+                .collect(),
             Err(_) => return Err(Failure::new("look-up: no answer in time")),
         };
         let mut last = Failure::new("look-up: no address");
