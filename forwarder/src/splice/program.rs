@@ -342,15 +342,25 @@ fn why_not(error: &(dyn Error + 'static)) -> WhyNot {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let system = error.downcast_ref::<io::Error>();
-        if system.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        // Not EACCES: with that the verifier refuses a program.
+        if system.is_some_and(|error| error.raw_os_error() == Some(nix::libc::EPERM)) {
             return WhyNot::NotPermitted;
         }
         cause = error.source();
     }
-    // The verifier's log follows in further lines.
-    tracing::debug!(%error, "the kernel program cannot be loaded");
+    // The verifier's log follows in further lines; its complaint is the last but for counts.
     let text = error.to_string();
-    WhyNot::NotSupported(text.lines().next().unwrap_or_default().to_owned())
+    tracing::debug!(error = text, "the kernel program cannot be loaded");
+    let is_count = |line: &&str| {
+        let counts = ["processed ", "verification time ", "stack depth "];
+        line.is_empty() || counts.iter().any(|count| line.starts_with(count))
+    };
+    let mut lines = text.lines().filter(|line| !is_count(line));
+    let first = lines.next().unwrap_or_default();
+    WhyNot::NotSupported(match lines.next_back() {
+        Some(last) => format!("{first} … {last}"),
+        None => first.to_owned(),
+    })
 }
 
 /// What the kernel said, as it said it.
