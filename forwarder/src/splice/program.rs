@@ -118,6 +118,8 @@ impl SpliceProgram {
             .override_global("STRP_OFFSET", &offsets.strp_offset, true)
             .override_global("BYTES_ACKED", &offsets.bytes_acked, true)
             .load(object)?;
+        #[cfg(feature = "bpf-log")]
+        show_log(&mut ebpf);
         let sources = SockHash::try_from(take(&mut ebpf, "SRC")?)?;
         let maps = Maps {
             targets: SockHash::try_from(take(&mut ebpf, "DST")?)?,
@@ -330,6 +332,29 @@ impl Event {
             kind,
         })
     }
+}
+
+/// Passes on what a program with the feature `log` says, on a thread that lives as long as we.
+#[cfg(feature = "bpf-log")]
+fn show_log(ebpf: &mut Ebpf) {
+    let mut logger = match aya_log::EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        Err(error) => return tracing::warn!(%error, "the kernel program has no log"),
+    };
+    std::thread::spawn(move || {
+        loop {
+            let mut readable = nix::libc::pollfd {
+                fd: logger.as_raw_fd(),
+                events: nix::libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: one descriptor that `logger` keeps open, in memory that is ours.
+            if unsafe { nix::libc::poll(&raw mut readable, 1, -1) } < 0 {
+                return;
+            }
+            logger.flush();
+        }
+    });
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, String> {
