@@ -27,8 +27,7 @@ fn encoded(payload: &[u8], chunk_size: u32) -> Vec<u8> {
 fn reader(chunk_size: u32) -> ChunkReader {
     let mut reader = ChunkReader::new();
     let size = chunk_size.to_be_bytes();
-    let control =
-        Message { csid: 2, timestamp: Timestamp(0), kind: 1, msid: 0, payload: &size };
+    let control = Message { csid: 2, timestamp: Timestamp(0), kind: 1, msid: 0, payload: &size };
     let mut bytes = Vec::new();
     chunk::encode(&control, 128, &mut |piece| bytes.extend_from_slice(piece));
     let told = reader.read(&mut &bytes[..]).is_ok_and(|message| message.is_some());

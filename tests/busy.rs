@@ -34,10 +34,7 @@ fn a_second_publisher_is_refused_and_the_first_untouched() {
     assert_busy(&server, &address, "live/a?token=other");
     // a host that is no vhost is the default vhost
     assert_busy(&server, "unknown.example", "live/a");
-    let elsewhere = [
-        Peer::publish(server.rtmp, "live/b"),
-        Peer::publish(server.rtmp, "other/a"),
-    ];
+    let elsewhere = [Peer::publish(server.rtmp, "live/b"), Peer::publish(server.rtmp, "other/a")];
     live.wait_more(40);
     drop(elsewhere);
     let sent = live.stop(End::Polite);
@@ -54,10 +51,7 @@ fn a_refused_client_that_ignores_it_is_closed() {
     raw.ready();
     raw.publish("a");
     raw.expect("NetStream.Publish.BadName");
-    assert!(
-        raw.is_closed_within(seconds(5)),
-        "librtmp ignores BadName, so it must be closed"
-    );
+    assert!(raw.is_closed_within(seconds(5)), "librtmp ignores BadName, so it must be closed");
     live.wait_more(20);
     live.stop(End::Polite);
 }
@@ -89,12 +83,7 @@ fn commands_about_the_stream_of_another_do_not_end_it() {
     raw.expect("_result");
     raw.command(0, "FCUnpublish", 6.0, name.clone());
     raw.command(0, "deleteStream", 0.0, name);
-    raw.command(
-        0,
-        "deleteStream",
-        0.0,
-        vec![Value::Null, Value::Number(1.0)],
-    );
+    raw.command(0, "deleteStream", 0.0, vec![Value::Null, Value::Number(1.0)]);
     live.wait_more(60);
     let sent = live.stop(End::Polite);
     let got = player.until_last(&sent, seconds(5));

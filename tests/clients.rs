@@ -49,13 +49,7 @@ fn players_get_composition_times_and_mp3() {
 #[test]
 fn players_follow_into_extended_timestamps() {
     // 2^24 ms are 16,777.216 s: the clip crosses them after about a second
-    every_player_gets_all(
-        &Clip::plain(),
-        Publish {
-            offset: 16_776,
-            endless: false,
-        },
-    );
+    every_player_gets_all(&Clip::plain(), Publish { offset: 16_776, endless: false });
 }
 
 /// GStreamer publishes with `sink`, rtmpdump and a recorder play.
@@ -97,22 +91,13 @@ fn nginx_pushes_into_us() {
     let got = player.finish(seconds(15));
     // nginx throws away what it gets before its push is connected
     assert_same_media("nginx push", &published, &got, Start::Anywhere);
-    assert!(
-        got.len() + 40 > published.len(),
-        "{} of {} tags",
-        got.len(),
-        published.len()
-    );
+    assert!(got.len() + 40 > published.len(), "{} of {} tags", got.len(), published.len());
 }
 
 #[test]
 fn a_late_joiner_starts_with_headers_and_a_keyframe() {
     let server = Setup::new().start();
-    let source = Synthetic {
-        start: 123_456,
-        gop: 25,
-        ..Synthetic::default()
-    };
+    let source = Synthetic { start: 123_456, gop: 25, ..Synthetic::default() };
     let live = Live::start(server.rtmp, "live/a", source);
     live.wait_more(90);
     let late = Recorder::start(server.rtmp, "live/a");
@@ -126,15 +111,9 @@ fn a_late_joiner_starts_with_headers_and_a_keyframe() {
     assert_headers_once("late joiner", &sent, &got);
     let first = got.iter().find(|t| t.is_frame()).unwrap();
     let behind = edge.wrapping_sub(first.timestamp);
-    assert!(
-        behind <= 2000,
-        "starts {behind} ms ago: not the newest keyframe"
-    );
+    assert!(behind <= 2000, "starts {behind} ms ago: not the newest keyframe");
     for header in got.iter().filter(|t| t.is_header()) {
-        assert_eq!(
-            header.timestamp, first.timestamp,
-            "headers carry the time of the GOP"
-        );
+        assert_eq!(header.timestamp, first.timestamp, "headers carry the time of the GOP");
     }
     assert!(got[0].is_metadata(), "metadata comes first");
 }
@@ -149,10 +128,8 @@ fn late_ffmpeg_and_rtmpdump_start_with_a_keyframe() {
     wait_until("2 s were published", seconds(15), || {
         server.stream("live/a").is_some_and(|s| s.messages > 100)
     });
-    let players = [
-        ("ffmpeg", Player::ffmpeg(dir, &url)),
-        ("rtmpdump", Player::rtmpdump(dir, &url)),
-    ];
+    let players =
+        [("ffmpeg", Player::ffmpeg(dir, &url)), ("rtmpdump", Player::rtmpdump(dir, &url))];
     publisher.succeed(seconds(30));
     for (label, player) in players {
         let got = player.finish(seconds(15));
@@ -168,24 +145,12 @@ fn times_pass_every_boundary_unchanged() {
         let early = Recorder::start(server.rtmp, "live/a");
         let dumped = Player::rtmpdump(server.dir(), &server.url("live/a"));
         server.wait_players("live/a", 2);
-        let live = Live::start(
-            server.rtmp,
-            "live/a",
-            Synthetic {
-                start,
-                ..Synthetic::default()
-            },
-        );
+        let live = Live::start(server.rtmp, "live/a", Synthetic { start, ..Synthetic::default() });
         live.wait_more(90);
         let sent = live.stop(End::Polite);
         let label = format!("from {start:#x}");
         assert_same_sequence(&label, &sent, &dumped.finish(seconds(15)), Start::First);
-        assert_same_sequence(
-            &label,
-            &sent,
-            &early.until_last(&sent, seconds(5)),
-            Start::First,
-        );
+        assert_same_sequence(&label, &sent, &early.until_last(&sent, seconds(5)), Start::First);
     }
 }
 
@@ -199,33 +164,22 @@ fn a_stream_of_audio_alone_plays_at_once() {
     let how = Publish::default();
     let mut publisher = ffmpeg_publish(dir, &file, &url, how);
     server.wait_live("live/a");
-    wait_until("audio", seconds(10), || {
-        server.stream("live/a").is_some_and(|s| s.messages > 20)
-    });
+    wait_until("audio", seconds(10), || server.stream("live/a").is_some_and(|s| s.messages > 20));
     let late = Recorder::start(server.rtmp, "live/a");
     wait_until("a late joiner hears it", seconds(3), || late.count() > 20);
     publisher.succeed(seconds(30));
     let got = early.finish(seconds(15));
     let bodies = |tags: &[Tag]| -> Vec<Vec<u8>> {
-        tags.iter()
-            .filter(|t| t.is_frame())
-            .map(|t| t.body.clone())
-            .collect()
+        tags.iter().filter(|t| t.is_frame()).map(|t| t.body.clone()).collect()
     };
-    assert_eq!(
-        bodies(&got),
-        bodies(&Clip { path: file }.published(dir, how)),
-        "audio frames"
-    );
+    assert_eq!(bodies(&got), bodies(&Clip { path: file }.published(dir, how)), "audio frames");
 }
 
 /// The clip without its video.
 fn audio_only(dir: &Path) -> std::path::PathBuf {
     let file = dir.join("audio.flv");
     let mut command = std::process::Command::new("ffmpeg");
-    command
-        .args(["-hide_banner", "-nostdin", "-i"])
-        .arg(Clip::plain().path);
+    command.args(["-hide_banner", "-nostdin", "-i"]).arg(Clip::plain().path);
     command.args(["-vn", "-c", "copy"]).arg(&file);
     common::process::Process::spawn(dir, "ffmpeg-audio", "ffmpeg", &mut command)
         .succeed(seconds(20));
@@ -243,16 +197,10 @@ fn the_api_tells_what_is_played() {
     let stream = server.stream("live/a").expect("the stream is listed");
     assert_eq!((stream.state.as_str(), stream.players), ("live", 1));
     assert_eq!(stream.app, "live");
-    assert!(
-        stream.messages >= 30 && stream.received_bytes > 50_000,
-        "{stream:?}"
-    );
+    assert!(stream.messages >= 30 && stream.received_bytes > 50_000, "{stream:?}");
     assert!(!stream.publisher.is_empty() && !stream.video.is_empty() && !stream.audio.is_empty());
     assert_eq!(status.listen, [server.rtmp.to_string()]);
-    assert!(
-        status.connections >= 2 && status.totals.sent_bytes > 0,
-        "{status:?}"
-    );
+    assert!(status.connections >= 2 && status.totals.sent_bytes > 0, "{status:?}");
     drop(player);
     server.wait_players("live/a", 0);
     live.stop(End::Polite);
@@ -261,7 +209,5 @@ fn the_api_tells_what_is_played() {
 
 /// Waits until nothing is left of a stream.
 fn gone(server: &Server, path: &str) {
-    wait_until("the stream is forgotten", seconds(10), || {
-        server.stream(path).is_none()
-    });
+    wait_until("the stream is forgotten", seconds(10), || server.stream(path).is_none());
 }

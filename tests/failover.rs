@@ -13,10 +13,7 @@ use common::{free_address, seconds, wait_until};
 
 /// About 5 Mbit/s.
 fn load() -> Synthetic {
-    Synthetic {
-        frame_bytes: 25_000,
-        ..Synthetic::default()
-    }
+    Synthetic { frame_bytes: 25_000, ..Synthetic::default() }
 }
 
 #[test]
@@ -63,15 +60,10 @@ fn a_slave_that_returns_gets_headers_once_and_starts_at_the_newest_keyframe() {
     let sink = Sink::start(address);
     let listening = Instant::now();
     wait_until("it is back", seconds(10), || sink.count() > 3);
-    eprintln!(
-        "media {:?} after the slave listened again",
-        listening.elapsed()
-    );
+    eprintln!("media {:?} after the slave listened again", listening.elapsed());
     live.wait_more(80);
     let sent = live.stop(End::Polite);
-    wait_until("unpublished", seconds(5), || {
-        sink.received().iter().any(|r| r.unpublished)
-    });
+    wait_until("unpublished", seconds(5), || sink.received().iter().any(|r| r.unpublished));
 
     let tags = sink.received().remove(0).tags;
     assert_eq!(sink.received().len(), 1, "one connection was enough");
@@ -80,10 +72,7 @@ fn a_slave_that_returns_gets_headers_once_and_starts_at_the_newest_keyframe() {
     assert_monotonic("after the outage", &tags);
     let first = tags.iter().find(|t| t.is_frame()).unwrap();
     let behind = edge.wrapping_sub(first.timestamp).cast_signed();
-    assert!(
-        behind <= 1100,
-        "starts {behind} ms before the moment it was back: stale backlog"
-    );
+    assert!(behind <= 1100, "starts {behind} ms before the moment it was back: stale backlog");
 }
 
 #[test]
@@ -95,19 +84,14 @@ fn a_slave_that_accepts_and_never_reads_disturbs_nobody() {
     let live = Live::start(master.rtmp, "live/a", load());
     live.wait_more(200);
     let sent = live.stop(End::Polite);
-    wait_until("unpublished", seconds(5), || {
-        sink.received().iter().all(|r| r.unpublished)
-    });
+    wait_until("unpublished", seconds(5), || sink.received().iter().all(|r| r.unpublished));
     assert_same_sequence("the other", &sent, &sink.received()[0].tags, Start::First);
 }
 
 /// The publisher leaves by `end` and comes back with frame `first`; players go on, near and far.
 fn publisher_returns(end: End, first: u32) {
     let slave = Setup::new().publish("grace = \"20s\"").start();
-    let master = Setup::new()
-        .publish("grace = \"20s\"")
-        .forward_to(&[slave.rtmp])
-        .start();
+    let master = Setup::new().publish("grace = \"20s\"").forward_to(&[slave.rtmp]).start();
     let source = Synthetic::default();
     let near = Recorder::start(master.rtmp, "live/a");
     let far = Recorder::start(slave.rtmp, "live/a");
@@ -125,10 +109,7 @@ fn publisher_returns(end: End, first: u32) {
         wait_until("all frames", seconds(10), || {
             self::frames(&player.tags()).len() >= frames.len()
         });
-        assert!(
-            !player.ended() && !player.finished(),
-            "{label}: the player was sent away"
-        );
+        assert!(!player.ended() && !player.finished(), "{label}: the player was sent away");
         let got = self::frames(&player.tags());
         for (i, (want, got)) in frames.iter().zip(&got).enumerate() {
             assert_eq!(got, want, "{label}: frame {i}");
@@ -162,7 +143,5 @@ fn players_are_told_when_the_publisher_stays_away() {
     live.stop(End::Abrupt);
     wait_until("the player is told", seconds(5), || player.finished());
     wait_until("and closed", seconds(5), || player.ended());
-    wait_until("nothing is left", seconds(5), || {
-        server.status().streams.is_empty()
-    });
+    wait_until("nothing is left", seconds(5), || server.status().streams.is_empty());
 }

@@ -55,13 +55,9 @@ fn a_publish_that_ends_politely_ends_on_the_slave() {
     slave.wait_live("live/a");
     wait_until("media", seconds(5), || sink.count() > 20);
     live.stop(End::Polite);
-    let took = wait_until("it leaves the slave", seconds(5), || {
-        !slave.is_live("live/a")
-    });
+    let took = wait_until("it leaves the slave", seconds(5), || !slave.is_live("live/a"));
     eprintln!("the slave's stream ended after {took:?}");
-    wait_until("unpublished", seconds(5), || {
-        sink.received().iter().all(|r| r.unpublished)
-    });
+    wait_until("unpublished", seconds(5), || sink.received().iter().all(|r| r.unpublished));
     assert_eq!(sink.received().len(), 1, "one publish is one connection");
 }
 
@@ -119,35 +115,17 @@ fn vhosts_forward_apart_and_keep_their_name() {
         .start();
     let publish = |host: &str, start: u32| {
         let peer = Peer::open_at(master.rtmp, host, Goal::Publish, "live/a").started();
-        Live::of(
-            peer,
-            Synthetic {
-                start,
-                ..Synthetic::default()
-            },
-            0,
-        )
+        Live::of(peer, Synthetic { start, ..Synthetic::default() }, 0)
     };
     // the same app and stream on both
     let (first, second) = (publish("red.example", 0), publish("blue.example", 500_000));
-    wait_until("both forward", seconds(10), || {
-        red.count() > 60 && blue.count() > 60
-    });
+    wait_until("both forward", seconds(10), || red.count() > 60 && blue.count() > 60);
     let (first, second) = (first.stop(End::Polite), second.stop(End::Polite));
-    for (sink, sent, host) in [
-        (&red, &first, "red.example"),
-        (&blue, &second, "blue.example"),
-    ] {
-        wait_until("unpublished", seconds(5), || {
-            sink.received().iter().all(|r| r.unpublished)
-        });
+    for (sink, sent, host) in [(&red, &first, "red.example"), (&blue, &second, "blue.example")] {
+        wait_until("unpublished", seconds(5), || sink.received().iter().all(|r| r.unpublished));
         let received = sink.received();
         assert_eq!(received.len(), 1, "{host}: connections");
-        assert!(
-            received[0].tc_url.contains(host),
-            "{host}: tcUrl {}",
-            received[0].tc_url
-        );
+        assert!(received[0].tc_url.contains(host), "{host}: tcUrl {}", received[0].tc_url);
         assert_same_sequence(host, sent, &received[0].tags, Start::First);
     }
 }
@@ -165,22 +143,13 @@ fn two_servers_that_forward_to_each_other_carry_one_stream_once() {
         let status = server.status();
         assert_eq!(status.streams.len(), 1, "{:?}", status.streams);
         assert!(status.connections < 8, "{} connections", status.connections);
-        assert!(
-            status.totals.connections < 60,
-            "{} dials",
-            status.totals.connections
-        );
+        assert!(status.totals.connections < 60, "{} dials", status.totals.connections);
     }
     let sent = live.stop(End::Polite);
     let got = player.until_last(&sent, seconds(10));
     assert_same_sequence("through the loop", &sent, &got, Start::First);
     wait_until("no stream is left", seconds(10), || {
-        first
-            .status()
-            .streams
-            .iter()
-            .chain(&second.status().streams)
-            .all(|s| s.state != "live")
+        first.status().streams.iter().chain(&second.status().streams).all(|s| s.state != "live")
     });
 }
 
@@ -204,18 +173,13 @@ fn parameters_are_forwarded_and_do_not_name_the_stream() {
     let player = Recorder::start(master.rtmp, "live/a?user=me");
     let live = Live::start(master.rtmp, "live/a?token=x&sign=1-2", Synthetic::default());
     wait_until("media", seconds(5), || sink.count() > 60);
-    let stream = master
-        .stream("live/a")
-        .expect("named without its parameters");
+    let stream = master.stream("live/a").expect("named without its parameters");
     assert_eq!(stream.players, 1, "a player's parameters do not matter");
     let sent = live.stop(End::Polite);
     let got = player.until_last(&sent, seconds(5));
     assert_same_sequence("player", &sent, &got, Start::First);
     let received = &sink.received()[0];
-    assert_eq!(
-        (received.app.as_str(), received.stream.as_str()),
-        ("live", "a?token=x&sign=1-2")
-    );
+    assert_eq!((received.app.as_str(), received.stream.as_str()), ("live", "a?token=x&sign=1-2"));
 }
 
 #[test]
@@ -226,10 +190,7 @@ fn the_status_of_a_forward_is_told() {
     wait_until("media", seconds(5), || sink.count() > 20);
     let mut told = String::new();
     wait_until("both states", seconds(5), || {
-        let forwards = master
-            .stream("live/a")
-            .map(|s| s.forwards)
-            .unwrap_or_default();
+        let forwards = master.stream("live/a").map(|s| s.forwards).unwrap_or_default();
         told.clear();
         write!(told, "{forwards:?}").unwrap();
         let find = |to: &str| forwards.iter().find(|f| f.destination == to).cloned();

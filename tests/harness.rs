@@ -19,10 +19,7 @@ fn nginx_gives_rtmpdump_what_ffmpeg_published() {
         let nginx = Nginx::start(dir.path(), None);
         let player = Player::rtmpdump(dir.path(), &nginx.url("a"));
         wait_until("rtmpdump plays", seconds(10), || nginx.plays() == 1);
-        let how = Publish {
-            offset,
-            endless: false,
-        };
+        let how = Publish { offset, endless: false };
         ffmpeg_publish(dir.path(), &clip.path, &nginx.url("a"), how).succeed(seconds(30));
         let published = clip.published(dir.path(), how);
         let got = player.finish(seconds(10));
@@ -42,12 +39,7 @@ fn nginx_gives_ffmpeg_what_ffmpeg_published() {
     let url = nginx.url("a");
     ffmpeg_publish(dir.path(), &clip.path, &url, Publish::default()).succeed(seconds(30));
     let published = clip.published(dir.path(), Publish::default());
-    assert_same_media(
-        "ffmpeg",
-        &published,
-        &ffmpeg.finish(seconds(10)),
-        Start::First,
-    );
+    assert_same_media("ffmpeg", &published, &ffmpeg.finish(seconds(10)), Start::First);
 }
 
 #[test]
@@ -73,19 +65,13 @@ fn what_live_publishes_is_what_sink_receives() {
     let received = &sink.received()[0];
     assert_same_sequence("sink", &sent, &received.tags, Start::First);
     assert_headers_once("sink", &sent, &received.tags);
-    assert_eq!(
-        (received.app.as_str(), received.stream.as_str()),
-        ("live", "a?b=c")
-    );
+    assert_eq!((received.app.as_str(), received.stream.as_str()), ("live", "a?b=c"));
 }
 
 #[test]
 fn the_comparer_notices_every_kind_of_damage() {
     type Damage = fn(&mut Vec<Tag>);
-    let source = Synthetic {
-        frame_bytes: 100,
-        ..Synthetic::default()
-    };
+    let source = Synthetic { frame_bytes: 100, ..Synthetic::default() };
     let mut published = source.preamble();
     published.extend((0..60).flat_map(|n| source.frame(n)));
     let table: [(&str, Damage); 7] = [
@@ -104,13 +90,7 @@ fn the_comparer_notices_every_kind_of_damage() {
         damage(&mut got);
         let media = || assert_same_media(what, &published, &got, Start::First);
         let sequence = || assert_same_sequence(what, &published, &got, Start::First);
-        assert!(
-            std::panic::catch_unwind(media).is_err(),
-            "media: {what} goes unnoticed"
-        );
-        assert!(
-            std::panic::catch_unwind(sequence).is_err(),
-            "sequence: {what} goes unnoticed"
-        );
+        assert!(std::panic::catch_unwind(media).is_err(), "media: {what} goes unnoticed");
+        assert!(std::panic::catch_unwind(sequence).is_err(), "sequence: {what} goes unnoticed");
     }
 }

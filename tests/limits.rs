@@ -18,17 +18,12 @@ use nix::sys::signal::Signal;
 fn one_connection_too_many_is_refused_until_another_leaves() {
     let server = Setup::new().global("max_connections = 3").start();
     // the harness looked whether the server listens
-    wait_until("nobody is connected", seconds(5), || {
-        server.status().connections == 0
-    });
+    wait_until("nobody is connected", seconds(5), || server.status().connections == 0);
     let live = Live::start(server.rtmp, "live/a", Synthetic::default());
     let first = Recorder::start(server.rtmp, "live/a");
     let second = Recorder::start(server.rtmp, "live/a");
     let mut refused = Raw::connect(server.rtmp);
-    assert!(
-        refused.is_closed_within(seconds(5)),
-        "the fourth of three connections is served"
-    );
+    assert!(refused.is_closed_within(seconds(5)), "the fourth of three connections is served");
     assert!(server.status().totals.refused >= 1, "{:?}", server.status());
     drop(first);
     wait_until("one left", seconds(5), || server.status().connections == 2);
@@ -48,21 +43,14 @@ fn a_graceful_stop_says_goodbye_to_all() {
     let player = Recorder::start(server.rtmp, "live/a");
     let waiting = Recorder::start(server.rtmp, "live/never");
     let live = Live::start(server.rtmp, "live/a", Synthetic::default());
-    wait_until("media", seconds(5), || {
-        player.count() > 20 && sink.count() > 20
-    });
+    wait_until("media", seconds(5), || player.count() > 20 && sink.count() > 20);
     assert_eq!(server.terminate(), Some(0), "exit code\n{}", server.log());
     for (label, player) in [("player", player), ("waiting player", waiting)] {
         wait_until("the player is closed", seconds(2), || player.ended());
-        assert!(
-            player.finished(),
-            "{label}: was not told that the stream is over"
-        );
+        assert!(player.finished(), "{label}: was not told that the stream is over");
     }
     wait_until("the publisher is closed", seconds(5), || live.is_over());
-    wait_until("the slave is told", seconds(2), || {
-        sink.received().iter().all(|r| r.unpublished)
-    });
+    wait_until("the slave is told", seconds(2), || sink.received().iter().all(|r| r.unpublished));
 }
 
 #[test]
@@ -71,9 +59,7 @@ fn an_interrupt_stops_at_once() {
     let (rtmp, config) = (free_address(), dir.path().join("forwarder.toml"));
     std::fs::write(&config, format!("listen = [\"{rtmp}\"]\n")).unwrap();
     let mut process = spawn(dir.path(), &config);
-    wait_until("it listens", seconds(10), || {
-        TcpStream::connect(rtmp).is_ok()
-    });
+    wait_until("it listens", seconds(10), || TcpStream::connect(rtmp).is_ok());
     let live = Live::start(rtmp, "live/a", Synthetic::default());
     live.wait_more(10);
     let start = Instant::now();
@@ -95,17 +81,9 @@ fn run(dir: &Path, file: &str, config: &str) -> (Option<i32>, String) {
 fn a_bad_configuration_is_refused_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let table = [
-        (
-            "unknown.toml",
-            "listen = [\"127.0.0.1:1\"]\nlissten = 2\n",
-            "lissten",
-        ),
+        ("unknown.toml", "listen = [\"127.0.0.1:1\"]\nlissten = 2\n", "lissten"),
         ("syntax.toml", "listen = [\n", "syntax.toml"),
-        (
-            "type.toml",
-            "max_connections = \"many\"\n",
-            "max_connections",
-        ),
+        ("type.toml", "max_connections = \"many\"\n", "max_connections"),
         (
             "unit.toml",
             "[[vhost]]\nname = \"a\"\n[vhost.publish]\ngrace = \"10 parsecs\"\n",
@@ -129,11 +107,7 @@ fn a_port_that_is_taken_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, said) = run(
-        dir.path(),
-        "taken.toml",
-        &format!("listen = [\"{address}\"]\n"),
-    );
+    let (code, said) = run(dir.path(), "taken.toml", &format!("listen = [\"{address}\"]\n"));
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains(&address), "{said}");
 }
@@ -161,18 +135,12 @@ fn a_publisher_that_sends_nothing_is_closed() {
     let mut peer = Peer::publish(server.rtmp, "live/a");
     let local = peer.local().to_string();
     peer.until_closed(seconds(5));
-    assert!(
-        server.log().contains(&local),
-        "the log names it:\n{}",
-        server.log()
-    );
+    assert!(server.log().contains(&local), "the log names it:\n{}", server.log());
 }
 
 #[test]
 fn a_publisher_that_falls_silent_is_closed() {
-    let server = Setup::new()
-        .publish("normal_timeout = \"500ms\"\ngrace = \"10s\"")
-        .start();
+    let server = Setup::new().publish("normal_timeout = \"500ms\"\ngrace = \"10s\"").start();
     let mut peer = Peer::publish(server.rtmp, "live/a");
     let source = Synthetic::default();
     for tag in source.preamble().iter().chain(&source.frame(0)) {
@@ -189,14 +157,8 @@ fn a_publisher_that_falls_silent_is_closed() {
 fn a_stream_without_a_keyframe_starts_after_a_while() {
     let server = Setup::new().play("keyframe_wait = \"500ms\"").start();
     let mut peer = Peer::publish(server.rtmp, "live/a");
-    let source = Synthetic {
-        gop: u32::MAX,
-        ..Synthetic::default()
-    };
-    source
-        .preamble()
-        .iter()
-        .for_each(|tag| peer.send(tag).unwrap());
+    let source = Synthetic { gop: u32::MAX, ..Synthetic::default() };
+    source.preamble().iter().for_each(|tag| peer.send(tag).unwrap());
     peer.send(&source.frame(1)[0]).unwrap();
     server.wait_live("live/a");
     let player = Recorder::start(server.rtmp, "live/a");

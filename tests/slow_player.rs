@@ -13,12 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 /// 40 Mbit/s, a keyframe each 480 ms (2.4 MB).
 fn heavy() -> Synthetic {
-    Synthetic {
-        fps: 25,
-        gop: 12,
-        frame_bytes: 200_000,
-        start: 0,
-    }
+    Synthetic { fps: 25, gop: 12, frame_bytes: 200_000, start: 0 }
 }
 
 /// A player whose kernel takes little before the server feels it.
@@ -36,16 +31,11 @@ fn log_bytes(server: &Server) -> u64 {
 
 #[test]
 fn a_stalled_player_skips_to_a_keyframe_and_harms_nobody() {
-    let server = Setup::new()
-        .play("queue_bytes = \"4MiB\"")
-        .play("queue_length = \"30s\"")
-        .start();
+    let server = Setup::new().play("queue_bytes = \"4MiB\"").play("queue_length = \"30s\"").start();
     let healthy = Recorder::start(server.rtmp, "live/a");
     let slow = slow_player(server.rtmp, "live/a");
     let live = Live::start(server.rtmp, "live/a", heavy());
-    wait_until("both play", seconds(10), || {
-        healthy.count() > 20 && slow.count() > 20
-    });
+    wait_until("both play", seconds(10), || healthy.count() > 20 && slow.count() > 20);
 
     slow.pause(true);
     let mut most = 0;
@@ -61,9 +51,7 @@ fn a_stalled_player_skips_to_a_keyframe_and_harms_nobody() {
     slow.pause(false);
     let before = slow.count();
     live.wait_more(100);
-    wait_until("the slow one plays again", seconds(10), || {
-        slow.count() > before + 60
-    });
+    wait_until("the slow one plays again", seconds(10), || slow.count() > before + 60);
     let stream = server.stream("live/a").unwrap();
     let skips = server.status().totals.skips;
     let sent = live.stop(End::Polite);
@@ -73,10 +61,7 @@ fn a_stalled_player_skips_to_a_keyframe_and_harms_nobody() {
     let got = slow.until_last(&sent, seconds(10));
     let seen = assert_whole_messages("the slow player", &sent, &got);
     eprintln!("{seen} skips seen, {} counted", stream.skips);
-    assert!(
-        seen >= 1,
-        "35 MB fitted into the slow player's queue of 4 MiB"
-    );
+    assert!(seen >= 1, "35 MB fitted into the slow player's queue of 4 MiB");
     assert_eq!(stream.skips, seen as u64, "skips of the stream");
     assert_eq!(skips, seen as u64, "skips of the server");
 }
@@ -85,10 +70,7 @@ fn a_stalled_player_skips_to_a_keyframe_and_harms_nobody() {
 fn a_player_late_in_time_skips_though_it_is_few_bytes() {
     let server = Setup::new().play("queue_length = \"1s\"").start();
     let slow = slow_player(server.rtmp, "live/a");
-    let source = Synthetic {
-        frame_bytes: 60_000,
-        ..heavy()
-    };
+    let source = Synthetic { frame_bytes: 60_000, ..heavy() };
     let live = Live::start(server.rtmp, "live/a", source);
     wait_until("it plays", seconds(10), || slow.count() > 20);
     slow.pause(true);
@@ -97,24 +79,16 @@ fn a_player_late_in_time_skips_though_it_is_few_bytes() {
     live.wait_more(60);
     let sent = live.stop(End::Polite);
     let got = slow.until_last(&sent, seconds(10));
-    assert!(
-        assert_whole_messages("the slow player", &sent, &got) >= 1,
-        "it never skipped"
-    );
+    assert!(assert_whole_messages("the slow player", &sent, &got) >= 1, "it never skipped");
 }
 
 #[test]
 fn a_player_that_takes_nothing_is_closed() {
-    let server = Setup::new()
-        .play("write_timeout = \"1s\"")
-        .play("queue_bytes = \"4MiB\"")
-        .start();
+    let server = Setup::new().play("write_timeout = \"1s\"").play("queue_bytes = \"4MiB\"").start();
     let healthy = Recorder::start(server.rtmp, "live/a");
     let dead = slow_player(server.rtmp, "live/a");
     let live = Live::start(server.rtmp, "live/a", heavy());
-    wait_until("both play", seconds(10), || {
-        healthy.count() > 20 && dead.count() > 20
-    });
+    wait_until("both play", seconds(10), || healthy.count() > 20 && dead.count() > 20);
     dead.pause(true);
     let took = wait_until("it is closed", seconds(15), || {
         server.stream("live/a").is_some_and(|s| s.players == 1)

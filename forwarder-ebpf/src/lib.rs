@@ -156,12 +156,7 @@ pub mod punt {
 impl Walk {
     /// A connection's first chunk, or any chunk border where no chunk stream has state.
     pub const fn new(chunk_size: u32) -> Self {
-        const UNUSED: ChunkStream = ChunkStream {
-            length: 0,
-            later: 0,
-            kind: 0,
-            extended: 0,
-        };
+        const UNUSED: ChunkStream = ChunkStream { length: 0, later: 0, kind: 0, extended: 0 };
         Self {
             chunk_size,
             chunk_left: 0,

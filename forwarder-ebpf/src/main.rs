@@ -148,12 +148,7 @@ fn broken(stat: &mut Stat, source: u64, flag: u32, kind: u32, backlog: u64) {
 #[inline(always)]
 fn report(source: u64, kind: u32, backlog: u64) {
     if let Some(mut event) = EVENTS.reserve::<Event>(0) {
-        event.write(Event {
-            source,
-            backlog,
-            kind,
-            padding: 0,
-        });
+        event.write(Event { source, backlog, kind, padding: 0 });
         event.submit(0);
     }
 }

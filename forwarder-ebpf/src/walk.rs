@@ -22,12 +22,8 @@ pub fn walk(
     let Some(walk) = walks.get_ptr_mut(source) else {
         return;
     };
-    let mut segment = Segment {
-        skb: ctx.skb.skb.cast(),
-        walk,
-        at: offset,
-        end: offset.wrapping_add(len),
-    };
+    let mut segment =
+        Segment { skb: ctx.skb.skb.cast(), walk, at: offset, end: offset.wrapping_add(len) };
     // Linux 5.17. A bounded `for` makes the verifier walk every iteration.
     // SAFETY: the callback has the type that the helper calls, and `segment` outlives the call.
     unsafe {

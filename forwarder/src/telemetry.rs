@@ -10,9 +10,7 @@ use crate::config::Log;
 /// Starts logging as `log` says; the environment variable `RUST_LOG` goes before its level.
 /// Fails if a logger was started before.
 pub fn init(log: &Log) -> anyhow::Result<()> {
-    let asked = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.is_empty());
+    let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let (filter, refused) = match asked.map(|text| EnvFilter::builder().parse(text)) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::builder().parse(&log.level)?, Some(error)),
@@ -24,9 +22,7 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
     let started = if log.json {
         builder.json().flatten_event(true).try_init()
     } else {
-        builder
-            .with_ansi(!plain && stderr().is_terminal())
-            .try_init()
+        builder.with_ansi(!plain && stderr().is_terminal()).try_init()
     };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     if let Some(error) = refused {

@@ -46,12 +46,7 @@ pub struct Case {
 
 /// One case of a table.
 pub const fn case(what: &'static str, stage: Stage, want: Want, send: fn(&mut Raw)) -> Case {
-    Case {
-        what,
-        stage,
-        send,
-        want,
-    }
+    Case { what, stage, send, want }
 }
 
 /// Runs `cases` against one server, each on a connection of its own, beside a publisher and a player.
@@ -70,17 +65,8 @@ pub fn run(cases: &[Case]) {
         }
         (case.send)(&mut raw);
         check(&server, case, &mut raw);
-        assert!(
-            server.is_running(),
-            "{}: the server died\n{}",
-            case.what,
-            server.log()
-        );
-        assert!(
-            !live.is_over() && !player.ended(),
-            "{}: others were disturbed",
-            case.what
-        );
+        assert!(server.is_running(), "{}: the server died\n{}", case.what, server.log());
+        assert!(!live.is_over() && !player.ended(), "{}: others were disturbed", case.what);
     }
     live.wait_more(10);
     let sent = live.stop(End::Polite);
@@ -104,12 +90,7 @@ fn check(server: &Server, case: &Case, raw: &mut Raw) {
         }
         Want::Told(code) => raw.expect_in(what, code),
         Want::Ignored => {
-            raw.command(
-                0,
-                "releaseStream",
-                77.0,
-                vec![Value::Null, Value::string("nothing")],
-            );
+            raw.command(0, "releaseStream", 77.0, vec![Value::Null, Value::string("nothing")]);
             raw.expect_in(what, "_result");
         }
     }

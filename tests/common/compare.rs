@@ -14,9 +14,7 @@ pub enum Start {
 
 /// Frames of one kind, in order.
 fn frames(tags: &[Tag], kind: u8) -> Vec<&Tag> {
-    tags.iter()
-        .filter(|t| t.kind == kind && t.is_frame())
-        .collect()
+    tags.iter().filter(|t| t.kind == kind && t.is_frame()).collect()
 }
 
 /// Every frame from `start` to the end is there once, in order, byte for byte, at its time.
@@ -36,31 +34,14 @@ pub fn assert_same_media(label: &str, published: &[Tag], got: &[Tag], start: Sta
             want.drain(..at);
         }
         if start == Start::Keyframe {
-            assert!(
-                kind == AUDIO || got[0].is_keyframe(),
-                "{label}: starts with {:?}",
-                got[0]
-            );
-            assert!(
-                got[0].timestamp >= first,
-                "{label}: audio from before the keyframe"
-            );
+            assert!(kind == AUDIO || got[0].is_keyframe(), "{label}: starts with {:?}", got[0]);
+            assert!(got[0].timestamp >= first, "{label}: audio from before the keyframe");
         }
         for (i, (want, got)) in want.iter().zip(&got).enumerate() {
-            assert!(
-                want.body == got.body,
-                "{label}: frame {i}: want {want:?}, got {got:?}"
-            );
-            assert_eq!(
-                got.timestamp, want.timestamp,
-                "{label}: time of frame {i} of type {kind}"
-            );
+            assert!(want.body == got.body, "{label}: frame {i}: want {want:?}, got {got:?}");
+            assert_eq!(got.timestamp, want.timestamp, "{label}: time of frame {i} of type {kind}");
         }
-        assert_eq!(
-            got.len(),
-            want.len(),
-            "{label}: number of frames of type {kind}"
-        );
+        assert_eq!(got.len(), want.len(), "{label}: number of frames of type {kind}");
     }
 }
 
@@ -96,10 +77,7 @@ pub fn assert_whole_messages(label: &str, published: &[Tag], got: &[Tag]) -> usi
         });
         if skipped > 0 && before.is_some() {
             skips += 1;
-            assert!(
-                tag.is_keyframe(),
-                "{label}: goes on with {tag:?} after a skip"
-            );
+            assert!(tag.is_keyframe(), "{label}: goes on with {tag:?} after a skip");
         }
         before = Some(tag);
     }
@@ -117,22 +95,13 @@ pub fn assert_headers_once(label: &str, published: &[Tag], got: &[Tag]) {
         };
         let (got_headers, mut want) = (bodies(got), bodies(published));
         want.dedup();
-        assert_eq!(
-            got_headers, want,
-            "{label}: sequence headers of type {kind}"
-        );
+        assert_eq!(got_headers, want, "{label}: sequence headers of type {kind}");
         let header = got.iter().position(|t| t.kind == kind && t.is_header());
         let frame = got.iter().position(|t| t.kind == kind && t.is_frame());
-        assert!(
-            header < frame || header.is_none(),
-            "{label}: header of type {kind} is late"
-        );
+        assert!(header < frame || header.is_none(), "{label}: header of type {kind} is late");
     }
     for tag in got.iter().filter(|t| t.is_metadata()) {
-        assert_eq!(
-            tag.timestamp, 0,
-            "{label}: metadata must be at time 0 for FFmpeg"
-        );
+        assert_eq!(tag.timestamp, 0, "{label}: metadata must be at time 0 for FFmpeg");
     }
 }
 
@@ -141,10 +110,7 @@ pub fn assert_headers_once(label: &str, published: &[Tag], got: &[Tag]) {
 pub fn assert_monotonic(label: &str, got: &[Tag]) {
     for kind in [VIDEO, AUDIO] {
         for pair in frames(got, kind).windows(2) {
-            let step = pair[1]
-                .timestamp
-                .wrapping_sub(pair[0].timestamp)
-                .cast_signed();
+            let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp).cast_signed();
             assert!(step >= 0, "{label}: {:?} after {:?}", pair[1], pair[0]);
         }
     }

@@ -20,12 +20,7 @@ impl Player {
     #[track_caller]
     pub fn finish(mut self, within: Duration) -> Vec<Tag> {
         let status = self.process.wait(within);
-        assert!(
-            self.file.exists(),
-            "{}: {status}\n{}",
-            self.name,
-            self.process.log()
-        );
+        assert!(self.file.exists(), "{}: {status}\n{}", self.name, self.process.log());
         flv::read(&self.file)
     }
 
@@ -40,11 +35,7 @@ impl Player {
         let file = dir.join(format!("{name}.{n}.flv"));
         let mut command = make(file.to_str().expect("path"));
         let process = Process::spawn(dir, name, install, &mut command);
-        Self {
-            name,
-            process,
-            file,
-        }
+        Self { name, process, file }
     }
 
     /// rtmpdump (librtmp): writes the messages as they come.
@@ -61,38 +52,19 @@ impl Player {
         Self::start(dir, "ffmpeg-play", "ffmpeg", |file| {
             let mut command = Command::new("ffmpeg");
             command.args(["-hide_banner", "-nostdin", "-y", "-copyts", "-i", url]);
-            command.args([
-                "-c",
-                "copy",
-                "-flvflags",
-                "no_duration_filesize",
-                "-f",
-                "flv",
-                file,
-            ]);
+            command.args(["-c", "copy", "-flvflags", "no_duration_filesize", "-f", "flv", file]);
             command
         })
     }
 
     /// GStreamer's rtmp2src: writes the messages as they come.
     pub fn gstreamer(dir: &Path, url: &str) -> Self {
-        Self::start(
-            dir,
-            "gst-play",
-            "gstreamer1.0-tools and -plugins-bad",
-            |file| {
-                let mut command = Command::new("gst-launch-1.0");
-                command.args([
-                    "rtmp2src",
-                    &format!("location={url}"),
-                    "timeout=60",
-                    "!",
-                    "filesink",
-                ]);
-                command.arg(format!("location={file}"));
-                command
-            },
-        )
+        Self::start(dir, "gst-play", "gstreamer1.0-tools and -plugins-bad", |file| {
+            let mut command = Command::new("gst-launch-1.0");
+            command.args(["rtmp2src", &format!("location={url}"), "timeout=60", "!", "filesink"]);
+            command.arg(format!("location={file}"));
+            command
+        })
     }
 }
 

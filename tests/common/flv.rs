@@ -83,11 +83,7 @@ pub fn read(path: &Path) -> Vec<Tag> {
             break;
         };
         let timestamp = u24(&head[4..7]) | u32::from(head[7]) << 24;
-        tags.push(Tag {
-            kind: head[0],
-            timestamp,
-            body: body.to_vec(),
-        });
+        tags.push(Tag { kind: head[0], timestamp, body: body.to_vec() });
         rest = tail.get(4..).unwrap_or_default();
     }
     tags

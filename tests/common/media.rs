@@ -17,28 +17,18 @@ pub struct Clip {
 impl Clip {
     /// H.264 baseline and AAC, 5 seconds, a keyframe each second.
     pub fn plain() -> Self {
-        Self::make(
-            "plain",
-            5,
-            &["-profile:v", "baseline", "-bf", "0", "-c:a", "aac"],
-        )
+        Self::make("plain", 5, &["-profile:v", "baseline", "-bf", "0", "-c:a", "aac"])
     }
 
     /// H.264 with B-frames (composition times) and MP3 (no audio sequence header).
     pub fn b_frames() -> Self {
-        Self::make(
-            "b_frames",
-            4,
-            &["-profile:v", "main", "-bf", "2", "-c:a", "libmp3lame"],
-        )
+        Self::make("b_frames", 4, &["-profile:v", "main", "-bf", "2", "-c:a", "libmp3lame"])
     }
 
     /// Encodes it, once for all test binaries of a build.
     fn make(name: &str, length: u32, codecs: &[&str]) -> Self {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _guard = ONE_AT_A_TIME
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let path = dir.join(format!("{name}.flv"));
         if !path.exists() {
@@ -47,27 +37,9 @@ impl Clip {
             command.args(["-hide_banner", "-nostdin", "-y", "-f", "lavfi"]);
             command.args(["-i", "testsrc=size=320x180:rate=15", "-f", "lavfi"]);
             command.args(["-i", "sine=frequency=440:sample_rate=44100"]);
-            command.args([
-                "-t",
-                &length.to_string(),
-                "-c:v",
-                "libx264",
-                "-preset",
-                "veryfast",
-            ]);
-            command.args([
-                "-g",
-                "15",
-                "-keyint_min",
-                "15",
-                "-sc_threshold",
-                "0",
-                "-b:v",
-                "300k",
-            ]);
-            command
-                .args(["-pix_fmt", "yuv420p", "-b:a", "64k"])
-                .args(codecs);
+            command.args(["-t", &length.to_string(), "-c:v", "libx264", "-preset", "veryfast"]);
+            command.args(["-g", "15", "-keyint_min", "15", "-sc_threshold", "0", "-b:v", "300k"]);
+            command.args(["-pix_fmt", "yuv420p", "-b:a", "64k"]).args(codecs);
             command.args(["-f", "flv"]).arg(&part);
             Process::spawn(dir, "ffmpeg-encode", "ffmpeg", &mut command).succeed(seconds(60));
             std::fs::rename(&part, &path).expect("rename");
@@ -101,12 +73,7 @@ pub struct Synthetic {
 
 impl Default for Synthetic {
     fn default() -> Self {
-        Self {
-            fps: 25,
-            gop: 25,
-            frame_bytes: 5_000,
-            start: 0,
-        }
+        Self { fps: 25, gop: 25, frame_bytes: 5_000, start: 0 }
     }
 }
 
@@ -118,21 +85,9 @@ impl Synthetic {
         metadata.extend_from_slice(&[0, 0, 9]);
         let video = b"\x17\0\0\0\0\x01\x42\xc0\x1e\xff\xe1\0\x04\x67\x42\xc0\x1e\x01\0\x02\x68\xce";
         vec![
-            Tag {
-                kind: DATA,
-                timestamp: 0,
-                body: metadata,
-            },
-            Tag {
-                kind: VIDEO,
-                timestamp: self.start,
-                body: video.to_vec(),
-            },
-            Tag {
-                kind: AUDIO,
-                timestamp: self.start,
-                body: vec![0xaf, 0, 0x12, 0x10],
-            },
+            Tag { kind: DATA, timestamp: 0, body: metadata },
+            Tag { kind: VIDEO, timestamp: self.start, body: video.to_vec() },
+            Tag { kind: AUDIO, timestamp: self.start, body: vec![0xaf, 0, 0x12, 0x10] },
         ]
     }
 
@@ -144,24 +99,12 @@ impl Synthetic {
     /// Video frame `n` and the audio frame that follows it.
     pub fn frame(&self, n: u32) -> [Tag; 2] {
         let timestamp = self.start.wrapping_add(self.offset(n));
-        let first = if n.is_multiple_of(self.gop) {
-            0x17
-        } else {
-            0x27
-        };
+        let first = if n.is_multiple_of(self.gop) { 0x17 } else { 0x27 };
         let video = fill(&[first, 1, 0, 0, 0], n, self.frame_bytes);
         let audio = fill(&[0xaf, 1], n, 120);
         [
-            Tag {
-                kind: VIDEO,
-                timestamp,
-                body: video,
-            },
-            Tag {
-                kind: AUDIO,
-                timestamp: timestamp.wrapping_add(5),
-                body: audio,
-            },
+            Tag { kind: VIDEO, timestamp, body: video },
+            Tag { kind: AUDIO, timestamp: timestamp.wrapping_add(5), body: audio },
         ]
     }
 }

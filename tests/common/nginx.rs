@@ -18,10 +18,7 @@ impl Nginx {
     /// Starts one that pushes what is published to `push`, if any.
     #[track_caller]
     pub fn start(dir: &Path, push: Option<SocketAddr>) -> Self {
-        assert!(
-            Path::new(MODULE).exists(),
-            "install libnginx-mod-rtmp (cargo xtask test does)"
-        );
+        assert!(Path::new(MODULE).exists(), "install libnginx-mod-rtmp (cargo xtask test does)");
         let address = free_address();
         let prefix = dir.join(format!("nginx-{}", address.port()));
         std::fs::create_dir_all(prefix.join("logs")).expect("directory");
@@ -35,16 +32,9 @@ impl Nginx {
         let file = prefix.join("nginx.conf");
         std::fs::write(&file, conf).expect("configuration");
         let mut command = Command::new("nginx");
-        command
-            .arg("-p")
-            .arg(&prefix)
-            .arg("-c")
-            .arg(&file)
-            .args(["-e", "stderr"]);
+        command.arg("-p").arg(&prefix).arg("-c").arg(&file).args(["-e", "stderr"]);
         let process = Process::spawn(dir, "nginx", "nginx and libnginx-mod-rtmp", &mut command);
-        wait_until("nginx listens", seconds(10), || {
-            TcpStream::connect(address).is_ok()
-        });
+        wait_until("nginx listens", seconds(10), || TcpStream::connect(address).is_ok());
         Self { address, process }
     }
 

@@ -66,16 +66,9 @@ impl Peer {
             forwarder: None,
             deadline: seconds(10),
         };
-        let random: Vec<u8> = (0..1536_u32)
-            .map(|i| u8::try_from(i * 7 % 251).unwrap())
-            .collect();
+        let random: Vec<u8> = (0..1536_u32).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
         let session = ClientSession::new(config, random.into(), Instant::now());
-        Self {
-            socket,
-            session,
-            inbox: VecDeque::new(),
-            closed: false,
-        }
+        Self { socket, session, inbox: VecDeque::new(), closed: false }
     }
 
     /// Publishes `path`; returns when the server said Publish.Start.
@@ -154,8 +147,7 @@ impl Peer {
             VIDEO => MediaKind::Video,
             _ => MediaKind::Data,
         };
-        self.session
-            .send_media(kind, Timestamp(tag.timestamp), &tag.body);
+        self.session.send_media(kind, Timestamp(tag.timestamp), &tag.body);
         self.flush()
     }
 
@@ -172,9 +164,7 @@ impl Peer {
             return;
         }
         let wait = wait.clamp(Duration::from_millis(1), seconds(1));
-        self.socket
-            .set_read_timeout(Some(wait))
-            .expect("socket option");
+        self.socket.set_read_timeout(Some(wait)).expect("socket option");
         let mut buffer = vec![0; 65_536];
         match self.socket.read(&mut buffer) {
             Ok(0) => self.closed = true,
@@ -266,10 +256,7 @@ impl Recorder {
             }
             shared.ended.store(true, Ordering::Relaxed);
         });
-        Self {
-            shared,
-            thread: Some(thread),
-        }
+        Self { shared, thread: Some(thread) }
     }
 
     /// What came so far.
@@ -284,13 +271,7 @@ impl Recorder {
 
     /// Whether `tag` came.
     pub fn has(&self, tag: &Tag) -> bool {
-        self.shared
-            .tags
-            .lock()
-            .unwrap()
-            .iter()
-            .rev()
-            .any(|t| t == tag)
+        self.shared.tags.lock().unwrap().iter().rev().any(|t| t == tag)
     }
 
     /// Stops or goes on reading from the socket.
@@ -312,9 +293,7 @@ impl Recorder {
     #[track_caller]
     pub fn until_last(self, published: &[Tag], within: Duration) -> Vec<Tag> {
         let last = published.iter().rfind(|t| t.is_frame()).expect("frames");
-        wait_until("the last frame arrives", within, || {
-            self.has(last) || self.ended()
-        });
+        wait_until("the last frame arrives", within, || self.has(last) || self.ended());
         self.tags()
     }
 }
@@ -391,11 +370,7 @@ impl Live {
             peer.drain(seconds(1));
             Ok(())
         });
-        Self {
-            sent,
-            end,
-            thread: Some(thread),
-        }
+        Self { sent, end, thread: Some(thread) }
     }
 
     /// What was sent so far.
@@ -417,9 +392,7 @@ impl Live {
     #[track_caller]
     pub fn wait_more(&self, n: usize) {
         let goal = self.count() + n;
-        wait_until("the publisher goes on", seconds(60), || {
-            self.count() >= goal || self.is_over()
-        });
+        wait_until("the publisher goes on", seconds(60), || self.count() >= goal || self.is_over());
         assert!(!self.is_over(), "the publisher was disturbed");
     }
 
@@ -432,12 +405,7 @@ impl Live {
     #[track_caller]
     pub fn stop(mut self, end: End) -> Vec<Tag> {
         *self.end.lock().unwrap() = Some(end);
-        let result = self
-            .thread
-            .take()
-            .expect("thread")
-            .join()
-            .expect("publisher's thread");
+        let result = self.thread.take().expect("thread").join().expect("publisher's thread");
         result.expect("the publisher was disturbed");
         self.sent()
     }

@@ -24,10 +24,7 @@ impl Process {
     #[track_caller]
     pub fn spawn(dir: &Path, name: &str, install: &str, command: &mut Command) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let log = dir.join(format!(
-            "{name}.{}.log",
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        ));
+        let log = dir.join(format!("{name}.{}.log", COUNT.fetch_add(1, Ordering::Relaxed)));
         let out = File::create(&log).expect("log file");
         let err = out.try_clone().expect("log file");
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
@@ -35,12 +32,7 @@ impl Process {
             ErrorKind::NotFound => panic!("{name}: install {install} (cargo xtask test does)"),
             _ => panic!("{name} does not start: {error}"),
         });
-        Self {
-            name: name.to_owned(),
-            child,
-            log,
-            exit: None,
-        }
+        Self { name: name.to_owned(), child, log, exit: None }
     }
 
     /// Sends a signal to this process only.
@@ -65,11 +57,7 @@ impl Process {
             if let Some(status) = self.try_wait() {
                 return status;
             }
-            assert!(
-                start.elapsed() < within,
-                "{} still runs after {within:?}",
-                self.name
-            );
+            assert!(start.elapsed() < within, "{} still runs after {within:?}", self.name);
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -23,12 +23,7 @@ impl Raw {
     pub fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("connect");
         socket.set_nodelay(true).expect("socket option");
-        Self {
-            socket,
-            reader: ChunkReader::new(),
-            handshake_left: 3073,
-            commands: Vec::new(),
-        }
+        Self { socket, reader: ChunkReader::new(), handshake_left: 3073, commands: Vec::new() }
     }
 
     /// Our address, as the server logs it.
@@ -49,9 +44,7 @@ impl Raw {
         hello.extend((0..1528_u32).map(|i| u8::try_from(i * 11 % 253).unwrap()));
         self.send(&hello);
         let mut reply = vec![0; 3073];
-        self.socket
-            .set_read_timeout(Some(seconds(5)))
-            .expect("socket option");
+        self.socket.set_read_timeout(Some(seconds(5))).expect("socket option");
         self.socket.read_exact(&mut reply).expect("S0 S1 S2");
         self.handshake_left = 0;
         let echo = reply[1..1537].to_vec();
@@ -61,11 +54,7 @@ impl Raw {
     /// Sends a command.
     pub fn command(&mut self, msid: u32, name: &str, transaction: f64, args: Vec<Value>) {
         let mut out = Vec::new();
-        let command = Command {
-            name: name.to_owned(),
-            transaction,
-            args,
-        };
+        let command = Command { name: name.to_owned(), transaction, args };
         command.encode(3, msid, 128, &mut out);
         self.send(&out);
     }
@@ -120,11 +109,7 @@ impl Raw {
     #[track_caller]
     pub fn expect_in(&mut self, label: &str, what: &str) {
         let (closed, found) = self.read_until(seconds(5), what);
-        assert!(
-            found,
-            "{label}: no {what} (closed: {closed}); said {:?}",
-            self.commands
-        );
+        assert!(found, "{label}: no {what} (closed: {closed}); said {:?}", self.commands);
     }
 
     /// Whether the server closes `within` the time; commands go to `commands`.
@@ -136,10 +121,7 @@ impl Raw {
     fn read_until(&mut self, within: Duration, what: &str) -> (bool, bool) {
         let end = Instant::now() + within;
         loop {
-            let found = self
-                .commands
-                .iter()
-                .position(|c| c.iter().any(|s| s == what));
+            let found = self.commands.iter().position(|c| c.iter().any(|s| s == what));
             if let Some(at) = found {
                 self.commands.drain(..=at);
                 return (false, true);
@@ -149,9 +131,7 @@ impl Raw {
                 return (false, false);
             }
             let mut buffer = [0; 4096];
-            self.socket
-                .set_read_timeout(Some(left))
-                .expect("socket option");
+            self.socket.set_read_timeout(Some(left)).expect("socket option");
             match self.socket.read(&mut buffer) {
                 Ok(0) => return (true, false),
                 Ok(n) => self.take(&buffer[..n]),
@@ -199,11 +179,7 @@ pub fn connect_command(app: &str, tc_url: &str) -> Vec<u8> {
         ("flashVer", Value::string("FMLE/3.0 (compatible; test)")),
         ("tcUrl", Value::string(tc_url)),
     ]);
-    let command = Command {
-        name: "connect".to_owned(),
-        transaction: 1.0,
-        args: vec![object],
-    };
+    let command = Command { name: "connect".to_owned(), transaction: 1.0, args: vec![object] };
     let mut out = Vec::new();
     command.encode(3, 0, 128, &mut out);
     out

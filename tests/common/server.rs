@@ -87,10 +87,7 @@ fn forward_section(destinations: &[SocketAddr]) -> String {
         return String::new();
     }
     let list: Vec<String> = destinations.iter().map(|d| format!("\"{d}\"")).collect();
-    format!(
-        "[vhost.forward]\nenabled = true\ndestination = [{}]\n",
-        list.join(", ")
-    )
+    format!("[vhost.forward]\nenabled = true\ndestination = [{}]\n", list.join(", "))
 }
 
 /// A running server; killed on drop. Its log must not tell of a panic.
@@ -111,13 +108,7 @@ impl Server {
         let path = dir.path().join(file);
         std::fs::write(&path, config).expect("configuration");
         let process = spawn(dir.path(), &path);
-        let mut server = Self {
-            rtmp,
-            api,
-            config: path,
-            process,
-            dir,
-        };
+        let mut server = Self { rtmp, api, config: path, process, dir };
         server.wait_listening();
         server
     }
@@ -132,9 +123,7 @@ impl Server {
             }
             TcpStream::connect(api).is_ok() && process.log().contains("listening")
         });
-        wait_until("RTMP is accepted", seconds(5), || {
-            TcpStream::connect(rtmp).is_ok()
-        });
+        wait_until("RTMP is accepted", seconds(5), || TcpStream::connect(rtmp).is_ok());
     }
 
     /// SIGKILL.
@@ -207,9 +196,7 @@ impl Server {
     /// Waits until `app/stream` has a publisher.
     #[track_caller]
     pub fn wait_live(&self, path: &str) {
-        wait_until(&format!("{path} is live"), seconds(15), || {
-            self.is_live(path)
-        });
+        wait_until(&format!("{path} is live"), seconds(15), || self.is_live(path));
     }
 }
 
@@ -225,11 +212,7 @@ impl Drop for Server {
 /// `forwarder run -c config`, not waited for.
 pub fn spawn(dir: &Path, config: &Path) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forwarder"));
-    command
-        .args(["run", "-c"])
-        .arg(config)
-        .current_dir(dir)
-        .env_remove("RUST_LOG");
+    command.args(["run", "-c"]).arg(config).current_dir(dir).env_remove("RUST_LOG");
     Process::spawn(dir, "forwarder", "the workspace", &mut command)
 }
 
@@ -237,10 +220,7 @@ pub fn spawn(dir: &Path, config: &Path) -> Process {
 pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(seconds(5)))?;
-    write!(
-        socket,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut reply = String::new();
     socket.read_to_string(&mut reply)?;
     let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_default();

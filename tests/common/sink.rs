@@ -57,12 +57,7 @@ impl Sink {
             }
             threads.into_iter().for_each(|t| drop(t.join()));
         });
-        Self {
-            address,
-            received,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, received, stop, thread: Some(thread) }
     }
 
     /// What came so far, by connection.
@@ -72,11 +67,7 @@ impl Sink {
 
     /// How many messages the newest connection brought.
     pub fn count(&self) -> usize {
-        self.received
-            .lock()
-            .unwrap()
-            .last()
-            .map_or(0, |r| r.tags.len())
+        self.received.lock().unwrap().last().map_or(0, |r| r.tags.len())
     }
 }
 
@@ -96,14 +87,8 @@ fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool) {
         all.len() - 1
     };
     socket.set_nonblocking(false).expect("socket option");
-    socket
-        .set_read_timeout(Some(Duration::from_millis(20)))
-        .expect("socket option");
-    let config = ServerConfig {
-        chunk_size: 4096,
-        out_ack_size: 2_500_000,
-        in_ack_size: 0,
-    };
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("socket option");
+    let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 0 };
     let random = vec![0x5a; 1536].into();
     let mut session = ServerSession::new(config, random, Instant::now());
     let mut buffer = vec![0; 65_536];
@@ -153,11 +138,7 @@ fn feed(
             }
             Ok(Some(ServerEvent::Media(m))) => {
                 let (kind, timestamp) = (m.kind.type_id(), m.timestamp.0);
-                received.tags.push(Tag {
-                    kind,
-                    timestamp,
-                    body: m.payload.to_vec(),
-                });
+                received.tags.push(Tag { kind, timestamp, body: m.payload.to_vec() });
                 Answer::None
             }
             Ok(Some(ServerEvent::Unpublish(_))) => {

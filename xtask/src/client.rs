@@ -46,11 +46,7 @@ impl Connection {
         let mut random = vec![0; 1528];
         rand::fill(&mut random[..]);
         let session = ClientSession::new(config, random.into_boxed_slice(), Instant::now());
-        let mut connection = Self {
-            stream,
-            session,
-            buffer: vec![0; 64 << 10].into_boxed_slice(),
-        };
+        let mut connection = Self { stream, session, buffer: vec![0; 64 << 10].into_boxed_slice() };
         connection.flush()?;
         Ok(connection)
     }
@@ -130,12 +126,8 @@ impl Connection {
 
     fn receive(&mut self, wait: Duration) -> Result<usize> {
         let received = if wait.is_zero() {
-            recv(
-                self.stream.as_raw_fd(),
-                &mut self.buffer,
-                MsgFlags::MSG_DONTWAIT,
-            )
-            .map_err(std::io::Error::from)
+            recv(self.stream.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT)
+                .map_err(std::io::Error::from)
         } else {
             self.stream.set_read_timeout(Some(wait))?;
             self.stream.read(&mut self.buffer)

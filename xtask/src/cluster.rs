@@ -47,11 +47,7 @@ impl Server {
         let mut process = Process::start(name, command, &log, core)?;
         net::wait_listening(&mut process, ports.listen, START_WITHIN)?;
         net::wait_listening(&mut process, ports.api, START_WITHIN)?;
-        Ok(Self {
-            process,
-            port: ports.listen,
-            api: ports.api,
-        })
+        Ok(Self { process, port: ports.listen, api: ports.api })
     }
 }
 
@@ -78,18 +74,12 @@ impl Cluster {
     pub fn start(folder: &Path) -> Result<Self> {
         let conf = tidy::root().join("conf");
         let fixed: Vec<u16> = [MASTER_PORT].into_iter().chain(SLAVE_PORTS).collect();
-        let taken: Vec<String> = fixed
-            .iter()
-            .filter(|port| !net::is_free(**port))
-            .map(u16::to_string)
-            .collect();
+        let taken: Vec<String> =
+            fixed.iter().filter(|port| !net::is_free(**port)).map(u16::to_string).collect();
         let rtmp = if taken.is_empty() {
             fixed
         } else {
-            println!(
-                "ports taken: {}; the cluster gets free ones",
-                taken.join(", ")
-            );
+            println!("ports taken: {}; the cluster gets free ones", taken.join(", "));
             net::free_ports(fixed.len())?
         };
         let api = net::free_ports(rtmp.len())?;
@@ -98,19 +88,11 @@ impl Cluster {
         for (n, (listen, api)) in slave_ports.iter().zip(&api[1..]).enumerate() {
             let name = format!("slave{}", n + 1);
             let config = read(&conf.join(format!("{name}.toml")))?;
-            let ports = Ports {
-                listen: *listen,
-                api: *api,
-                forward: &[],
-            };
+            let ports = Ports { listen: *listen, api: *api, forward: &[] };
             slaves.push(Server::start(&name, config, ports, folder, None)?);
         }
         let config = read(&conf.join("master.toml"))?;
-        let ports = Ports {
-            listen: *master_port,
-            api: api[0],
-            forward: slave_ports,
-        };
+        let ports = Ports { listen: *master_port, api: api[0], forward: slave_ports };
         let master = Server::start("master", config, ports, folder, None)?;
         println!("configurations and logs are in {}", folder.display());
         Ok(Self { master, slaves })
@@ -119,9 +101,7 @@ impl Cluster {
     /// An error when a server has exited.
     pub fn check(&mut self) -> Result<()> {
         self.master.process.check()?;
-        self.slaves
-            .iter_mut()
-            .try_for_each(|slave| slave.process.check())
+        self.slaves.iter_mut().try_for_each(|slave| slave.process.check())
     }
 }
 
@@ -131,9 +111,7 @@ fn adjust(config: &mut Table, ports: &Ports<'_>) {
     let address = |port: u16| Value::from(format!("127.0.0.1:{port}"));
     config.insert("listen".into(), Value::Array(vec![address(ports.listen)]));
     config.remove("pid");
-    let api = config
-        .entry("http_api")
-        .or_insert_with(|| Value::Table(Table::new()));
+    let api = config.entry("http_api").or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(api) = api {
         api.insert("enabled".into(), true.into());
         api.insert("listen".into(), address(ports.api));
@@ -142,9 +120,7 @@ fn adjust(config: &mut Table, ports: &Ports<'_>) {
         return;
     }
     let destination = Value::Array(ports.forward.iter().copied().map(address).collect());
-    let vhosts = config
-        .entry("vhost")
-        .or_insert_with(|| Value::Array(Vec::new()));
+    let vhosts = config.entry("vhost").or_insert_with(|| Value::Array(Vec::new()));
     if let Value::Array(vhosts) = vhosts {
         if vhosts.is_empty() {
             vhosts.push(Value::Table(Table::from_iter([(
@@ -153,9 +129,7 @@ fn adjust(config: &mut Table, ports: &Ports<'_>) {
             )])));
         }
         for vhost in vhosts.iter_mut().filter_map(Value::as_table_mut) {
-            let forward = vhost
-                .entry("forward")
-                .or_insert_with(|| Value::Table(Table::new()));
+            let forward = vhost.entry("forward").or_insert_with(|| Value::Table(Table::new()));
             if let Value::Table(forward) = forward {
                 forward.insert("enabled".into(), true.into());
                 forward.insert("destination".into(), destination.clone());
@@ -174,9 +148,7 @@ fn read(path: &Path) -> Result<Table> {
 pub fn build() -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--release", "-p", "forwarder"])
-        .current_dir(tidy::root());
+    command.args(["build", "--release", "-p", "forwarder"]).current_dir(tidy::root());
     process::run(&mut command)
 }
 
@@ -201,14 +173,7 @@ mod tests {
             [[vhost]]\nname = \"__defaultVhost__\"\n[vhost.forward]\nqueue_length = \"9s\"\n"
             .parse()
             .unwrap();
-        adjust(
-            &mut config,
-            &Ports {
-                listen: 5,
-                api: 6,
-                forward: &[7, 8],
-            },
-        );
+        adjust(&mut config, &Ports { listen: 5, api: 6, forward: &[7, 8] });
         let expected: Table = "listen = [\"127.0.0.1:5\"]\nthreads = 2\n\
             [http_api]\nenabled = true\nlisten = \"127.0.0.1:6\"\n\
             [[vhost]]\nname = \"__defaultVhost__\"\n[vhost.forward]\nqueue_length = \"9s\"\n\
@@ -221,19 +186,9 @@ mod tests {
     #[test]
     fn an_empty_configuration_becomes_a_master() {
         let mut config = Table::new();
-        adjust(
-            &mut config,
-            &Ports {
-                listen: 5,
-                api: 6,
-                forward: &[7],
-            },
-        );
+        adjust(&mut config, &Ports { listen: 5, api: 6, forward: &[7] });
         let forward = &config["vhost"][0]["forward"];
         assert_eq!(forward["destination"][0].as_str(), Some("127.0.0.1:7"));
-        assert_eq!(
-            config["vhost"][0]["name"].as_str(),
-            Some("__defaultVhost__")
-        );
+        assert_eq!(config["vhost"][0]["name"].as_str(), Some("__defaultVhost__"));
     }
 }

@@ -128,9 +128,7 @@ impl Tools {
         }
         tools.versions.push_str(&linker_version);
         let flags = format!("-C linker={} -C link-arg=--btf", linker.display());
-        tools
-            .cargo
-            .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags);
+        tools.cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags);
         Ok(tools)
     }
 
@@ -145,11 +143,7 @@ impl Tools {
         let versions = rustup(&["rustc", "-vV"]).ok_or("rustup's nightly does not run")?;
         let mut cargo = Command::new("rustup");
         cargo.args(["run", "nightly", "cargo"]);
-        Ok(Self {
-            route: "rustup's nightly".to_owned(),
-            cargo,
-            versions,
-        })
+        Ok(Self { route: "rustup's nightly".to_owned(), cargo, versions })
     }
 
     fn system() -> Result<Self, String> {
@@ -163,11 +157,7 @@ impl Tools {
         let mut cargo = Command::new(SYSTEM_CARGO);
         // A stable compiler that may use what only nightly may: the target has no prebuilt core.
         cargo.env("RUSTC", SYSTEM_RUSTC).env("RUSTC_BOOTSTRAP", "1");
-        Ok(Self {
-            route: "the system's compiler".to_owned(),
-            cargo,
-            versions,
-        })
+        Ok(Self { route: "the system's compiler".to_owned(), cargo, versions })
     }
 
     /// Compiles, unless the object there was made from the same.
@@ -179,12 +169,7 @@ impl Tools {
         }
         let folder = cluster::target().join("bpf-build");
         // What cargo sets for the toolchain that runs us is not for the one that we run.
-        for name in [
-            "RUSTUP_TOOLCHAIN",
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "RUSTC_WRAPPER",
-        ] {
+        for name in ["RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
             self.cargo.env_remove(name);
         }
         self.cargo
@@ -234,21 +219,12 @@ fn install() -> Result<()> {
         "installing for the kernel program: bpf-linker {LINKER_VERSION} (takes a minute or two)"
     );
     let mut paths = vec![Path::new(LLVM).join("bin")];
-    paths.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
+    paths.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .env("PATH", std::env::join_paths(paths)?)
         .env("LLVM_SYS_221_PREFIX", LLVM)
-        .args([
-            "install",
-            "--quiet",
-            "--locked",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-        ])
+        .args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION])
         .args(["--no-default-features", "--features", "llvm-22"]);
     process::run(&mut cargo)
 }
@@ -305,11 +281,7 @@ mod tests {
     fn sources_decide_whether_it_is_built_again() {
         let folder = std::env::temp_dir().join(format!("xtask-ebpf-{}", std::process::id()));
         fs::create_dir_all(folder.join("forwarder-ebpf/src")).unwrap();
-        for file in [
-            "Cargo.lock",
-            "forwarder-ebpf/Cargo.toml",
-            "forwarder-ebpf/src/main.rs",
-        ] {
+        for file in ["Cargo.lock", "forwarder-ebpf/Cargo.toml", "forwarder-ebpf/src/main.rs"] {
             fs::write(folder.join(file), file).unwrap();
         }
         let first = sources(&folder).unwrap();

@@ -27,9 +27,7 @@ impl<R: Read> FlvReader<R> {
     /// Reads the file header.
     pub fn new(mut input: R) -> Result<Self> {
         let mut header = [0; 9];
-        input
-            .read_exact(&mut header)
-            .context("not an FLV file: too short")?;
+        input.read_exact(&mut header).context("not an FLV file: too short")?;
         let [b'F', b'L', b'V', 1, _, offset @ ..] = header else {
             bail!("not an FLV file: it does not start with FLV version 1");
         };
@@ -50,9 +48,7 @@ impl<R: Read> FlvReader<R> {
             let [s2, s1, s0] = size;
             let size = u32::from_be_bytes([0, s2, s1, s0]);
             let size = usize::try_from(size).ok().filter(|&size| size <= MAX_TAG);
-            let Some(size) = size else {
-                bail!("a tag of more than {MAX_TAG} bytes")
-            };
+            let Some(size) = size else { bail!("a tag of more than {MAX_TAG} bytes") };
             let mut payload = vec![0; size];
             if !self.fill(&mut payload)? || !self.fill(&mut [0; 4])? {
                 return Ok(None);
@@ -65,11 +61,7 @@ impl<R: Read> FlvReader<R> {
                 _ => continue,
             };
             let timestamp = u32::from_be_bytes([t3, t2, t1, t0]);
-            return Ok(Some(Tag {
-                kind,
-                timestamp,
-                payload,
-            }));
+            return Ok(Some(Tag { kind, timestamp, payload }));
         }
     }
 
@@ -103,11 +95,8 @@ mod tests {
         let bytes = [HEADER, tag, b"\x08\0\0\x01\0\0\x05\0\0\0\0\xaf\0\0\0\x0c"].concat();
         let video = (MediaKind::Video, 0x0401_0203, vec![0x17, 1]);
         let audio = (MediaKind::Audio, 5, vec![0xaf]);
-        let expected = [video, audio].map(|(kind, timestamp, payload)| Tag {
-            kind,
-            timestamp,
-            payload,
-        });
+        let expected =
+            [video, audio].map(|(kind, timestamp, payload)| Tag { kind, timestamp, payload });
         assert_eq!(tags(&bytes).unwrap(), expected);
         // Cut anywhere inside the second tag only the first is left.
         for cut in HEADER.len() + tag.len()..bytes.len() {

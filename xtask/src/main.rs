@@ -62,11 +62,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             // As shells report who was stopped by INT.
-            if process::interrupted() {
-                ExitCode::from(130)
-            } else {
-                ExitCode::FAILURE
-            }
+            if process::interrupted() { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -22,9 +22,7 @@ pub fn free_ports(n: usize) -> Result<Vec<u16>> {
     let held = (0..n)
         .map(|_| TcpListener::bind(loopback(0)).context("no free port on loopback"))
         .collect::<Result<Vec<_>>>()?;
-    held.iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect()
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// Waits until `server` accepts connections on `port`; fails at once when it exits.
@@ -37,11 +35,7 @@ pub fn wait_listening(server: &mut Process, port: u16, within: Duration) -> Resu
         server.check()?;
         process::check_interrupt()?;
         if Instant::now() > deadline {
-            bail!(
-                "{} does not listen on port {port}\n{}",
-                server.name(),
-                server.log_tail()
-            );
+            bail!("{} does not listen on port {port}\n{}", server.name(), server.log_tail());
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -19,53 +19,23 @@ enum Proof {
 }
 
 const NEEDS: &[Need] = &[
-    Need {
-        package: "ffmpeg",
-        proof: Proof::Program("ffmpeg"),
-    },
-    Need {
-        package: "nginx",
-        proof: Proof::Program("nginx"),
-    },
+    Need { package: "ffmpeg", proof: Proof::Program("ffmpeg") },
+    Need { package: "nginx", proof: Proof::Program("nginx") },
     Need {
         package: "libnginx-mod-rtmp",
         proof: Proof::File("/usr/lib/nginx/modules/ngx_rtmp_module.so"),
     },
-    Need {
-        package: "rtmpdump",
-        proof: Proof::Program("rtmpdump"),
-    },
-    Need {
-        package: "gstreamer1.0-tools",
-        proof: Proof::Program("gst-launch-1.0"),
-    },
-    gst(
-        "gstreamer1.0-plugins-base",
-        "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so",
-    ),
-    gst(
-        "gstreamer1.0-plugins-good",
-        "/usr/lib/*/gstreamer-1.0/libgstflv.so",
-    ),
-    gst(
-        "gstreamer1.0-plugins-bad",
-        "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so",
-    ),
-    gst(
-        "gstreamer1.0-plugins-ugly",
-        "/usr/lib/*/gstreamer-1.0/libgstx264.so",
-    ),
-    gst(
-        "gstreamer1.0-libav",
-        "/usr/lib/*/gstreamer-1.0/libgstlibav.so",
-    ),
+    Need { package: "rtmpdump", proof: Proof::Program("rtmpdump") },
+    Need { package: "gstreamer1.0-tools", proof: Proof::Program("gst-launch-1.0") },
+    gst("gstreamer1.0-plugins-base", "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so"),
+    gst("gstreamer1.0-plugins-good", "/usr/lib/*/gstreamer-1.0/libgstflv.so"),
+    gst("gstreamer1.0-plugins-bad", "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so"),
+    gst("gstreamer1.0-plugins-ugly", "/usr/lib/*/gstreamer-1.0/libgstx264.so"),
+    gst("gstreamer1.0-libav", "/usr/lib/*/gstreamer-1.0/libgstlibav.so"),
 ];
 
 const fn gst(package: &'static str, file: &'static str) -> Need {
-    Need {
-        package,
-        proof: Proof::File(file),
-    }
+    Need { package, proof: Proof::File(file) }
 }
 
 impl Need {
@@ -82,11 +52,7 @@ impl Need {
 
 /// Debian packages of what is missing here.
 pub fn missing() -> Vec<&'static str> {
-    NEEDS
-        .iter()
-        .filter(|need| !need.is_met())
-        .map(|need| need.package)
-        .collect()
+    NEEDS.iter().filter(|need| !need.is_met()).map(|need| need.package).collect()
 }
 
 /// Installs what is missing if we may, else fails and says what to type.
@@ -115,18 +81,13 @@ pub fn get(purpose: &str, packages: &[&str]) -> Result<()> {
     }
     println!("installing for {purpose}: {list}");
     process::run(apt().arg("update"))?;
-    process::run(
-        apt()
-            .args(["install", "-y", "--no-install-recommends"])
-            .args(packages),
-    )
+    process::run(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
 fn apt() -> Command {
     let mut apt = Command::new("apt-get");
     // RUNLEVEL=1 keeps invoke-rc.d from starting nginx as a service.
-    apt.env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     apt.args(["-o", "Dpkg::Use-Pty=0"]);
     apt
 }

@@ -36,30 +36,17 @@ impl Process {
             fs::create_dir_all(folder)?;
         }
         let out = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
         // The child inherits the affinity of the thread that starts it.
         let spawn = move || -> Result<Child> {
             if let Some(core) = core {
                 pin(core)?;
             }
             let program = command.get_program().to_string_lossy().into_owned();
-            command
-                .spawn()
-                .with_context(|| format!("cannot start {program}"))
+            command.spawn().with_context(|| format!("cannot start {program}"))
         };
-        let child = thread::spawn(spawn)
-            .join()
-            .ok()
-            .context("a starting thread panicked")??;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        })
+        let child = thread::spawn(spawn).join().ok().context("a starting thread panicked")??;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// What it is called in messages.
@@ -98,9 +85,7 @@ impl Process {
     pub fn rss(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line
-            .and_then(|line| line.trim().strip_suffix(" kB"))
-            .context("no VmRSS")?;
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
         Ok(kib.trim().parse::<u64>()? << 10)
     }
 
@@ -131,9 +116,7 @@ pub fn cpu(pid: &str) -> Result<(Duration, Duration)> {
 
 fn parse_stat(stat: &str) -> Result<(Duration, Duration)> {
     // The name (field 2) is in parentheses and may hold spaces; utime and stime are 14 and 15.
-    let (_, fields) = stat
-        .rsplit_once(") ")
-        .context("/proc/PID/stat without a name")?;
+    let (_, fields) = stat.rsplit_once(") ").context("/proc/PID/stat without a name")?;
     let mut fields = fields.split(' ').skip(11);
     let mut ticks = || -> Result<Duration> {
         let ticks: u64 = fields.next().context("/proc/PID/stat is short")?.parse()?;
@@ -146,9 +129,7 @@ fn parse_stat(stat: &str) -> Result<(Duration, Duration)> {
 /// Runs `command` with our terminal and fails unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {shown}"))?;
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     if !status.success() {
         bail!("{shown}: {status}");
     }
@@ -158,10 +139,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 /// A command as one would type it.
 pub fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether `program` is in PATH.
@@ -169,9 +147,7 @@ pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps nginx in /usr/sbin, which a user's PATH leaves out.
     let extra = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(extra)
-        .any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&path).chain(extra).any(|folder| folder.join(program).is_file())
 }
 
 /// Binds the calling thread, and what it starts from now on, to `core`.
@@ -184,9 +160,7 @@ pub fn pin(core: usize) -> Result<()> {
 /// Cores that we may use.
 pub fn cores() -> Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count())
-        .filter(|&core| set.is_set(core).unwrap_or(false))
-        .collect())
+    Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
 }
 
 /// Raises the soft limit of open files to the hard one, for us and for children. Gives the limit.
@@ -202,9 +176,7 @@ pub fn catch_interrupt() -> Result<()> {
     if CAUGHT.set(()).is_err() {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     thread::spawn(move || {
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
@@ -294,9 +266,6 @@ mod tests {
             }
         };
         let _ = fs::remove_file(&log);
-        assert!(
-            error.contains("server has exited") && error.contains("no such file"),
-            "{error}"
-        );
+        assert!(error.contains("server has exited") && error.contains("no such file"), "{error}");
     }
 }

@@ -32,9 +32,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     process::catch_interrupt()?;
-    let end = args
-        .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let stop = || process::interrupted() || end.is_some_and(|end| Instant::now() >= end);
     let sent = publish(&args.file, &args.url, args.repeat, &stop)?;
     println!("published {sent} messages");
@@ -129,11 +127,7 @@ impl Timeline {
 /// Metadata as encoders send it: `@setDataFrame` before the name.
 fn data_frame(payload: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
-    if payload.starts_with(NAME) {
-        payload.to_vec()
-    } else {
-        [NAME, payload].concat()
-    }
+    if payload.starts_with(NAME) { payload.to_vec() } else { [NAME, payload].concat() }
 }
 
 #[cfg(test)]
@@ -149,11 +143,8 @@ mod tests {
 
     #[test]
     fn time_goes_on_over_rounds_and_headers_go_out_once() {
-        let tag = |kind, timestamp, payload: &[u8]| Tag {
-            kind,
-            timestamp,
-            payload: payload.into(),
-        };
+        let tag =
+            |kind, timestamp, payload: &[u8]| Tag { kind, timestamp, payload: payload.into() };
         let round = [
             tag(MediaKind::Data, 0, b"\x02\x00\x0aonMetaData\x05"),
             tag(MediaKind::Video, 0, b"\x17\x00\x00\x00\x00\x01"),

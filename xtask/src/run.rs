@@ -48,11 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     ebpf::prepare(ebpf::Missing::Leave)?;
     cluster::build()?;
     process::catch_interrupt()?;
-    if args.server.is_empty() {
-        run_cluster(args)
-    } else {
-        run_one(args)
-    }
+    if args.server.is_empty() { run_cluster(args) } else { run_one(args) }
 }
 
 fn run_cluster(args: &Args) -> Result<()> {
@@ -67,9 +63,7 @@ fn run_cluster(args: &Args) -> Result<()> {
     }
     print_urls(&cluster);
     let mut table = Table::new();
-    let end = args
-        .seconds
-        .map(|seconds| started + Duration::from_secs(seconds));
+    let end = args.seconds.map(|seconds| started + Duration::from_secs(seconds));
     while !process::interrupted() && end.is_none_or(|end| Instant::now() < end) {
         cluster.check()?;
         source.check()?;
@@ -128,11 +122,7 @@ fn prove_all(cluster: &mut Cluster, source: &mut Source) -> Result<()> {
             thread::sleep(Duration::from_millis(20));
         }
         let proof = proof.join().map_err(|_| anyhow!("a player panicked"))?;
-        println!(
-            "slave {}: {}",
-            n + 1,
-            proof.with_context(|| format!("slave {}", n + 1))?
-        );
+        println!("slave {}: {}", n + 1, proof.with_context(|| format!("slave {}", n + 1))?);
     }
     Ok(())
 }
@@ -147,20 +137,12 @@ fn prove(url: &RtmpUrl) -> Result<String> {
             bail!("no keyframe and two seconds of media within {PROOF_WITHIN:?}: {proof:?}");
         }
         process::check_interrupt()?;
-        player.poll(Duration::from_millis(100), |event| {
-            proof.take(&event, start.elapsed())
-        })?;
+        player.poll(Duration::from_millis(100), |event| proof.take(&event, start.elapsed()))?;
     }
     player.finish()?;
-    let Proof {
-        keyframe_after,
-        messages,
-        ..
-    } = proof;
+    let Proof { keyframe_after, messages, .. } = proof;
     let millis = keyframe_after.unwrap_or_default().as_millis();
-    Ok(format!(
-        "plays (first keyframe after {millis} ms, {messages} messages)"
-    ))
+    Ok(format!("plays (first keyframe after {millis} ms, {messages} messages)"))
 }
 
 /// What a player has seen.
@@ -213,17 +195,12 @@ impl Source {
             command.args("testsrc2=size=1280x720:rate=25 -re -f lavfi -i".split(' '));
             command.args("sine=frequency=440:sample_rate=44100 -c:v libx264".split(' '));
             command.args("-preset veryfast -tune zerolatency -pix_fmt yuv420p".split(' '));
-            command
-                .args("-g 50 -b:v 2M -c:a aac -b:a 96k -f flv".split(' '))
-                .arg(target);
+            command.args("-g 50 -b:v 2M -c:a aac -b:a 96k -f flv".split(' ')).arg(target);
             let log = folder.join("ffmpeg.log");
             return Ok(Self::Ffmpeg(Process::start("ffmpeg", command, &log, None)?));
         }
         let file = tidy::root().join("tests/media/clip.flv");
-        println!(
-            "publishing {} in a loop with our own client",
-            file.display()
-        );
+        println!("publishing {} in a loop with our own client", file.display());
         let publishing = move || publish::publish(&file, &url, true, &process::interrupted);
         Ok(Self::Clip(Some(thread::spawn(publishing))))
     }
@@ -234,9 +211,7 @@ impl Source {
             Self::Ffmpeg(process) => process.check(),
             Self::Clip(thread) => match thread.take_if(|thread| thread.is_finished()) {
                 Some(thread) => {
-                    let ended = thread
-                        .join()
-                        .map_err(|_| anyhow!("the publisher panicked"))?;
+                    let ended = thread.join().map_err(|_| anyhow!("the publisher panicked"))?;
                     let sent = ended.context("the publisher failed")?;
                     process::check_interrupt()?;
                     Err(anyhow!("the publisher ended after {sent} messages"))
@@ -253,9 +228,7 @@ fn run_one(args: &Args) -> Result<()> {
     command.arg("run").args(&args.server).process_group(0);
     let mut child = command.spawn().context("cannot start the server")?;
     let pid = Pid::from_raw(child.id().cast_signed());
-    let end = args
-        .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut passed_on = 0;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -268,14 +241,7 @@ fn run_one(args: &Args) -> Result<()> {
         let asked = process::interrupts() + u32::from(is_over);
         if asked > passed_on {
             passed_on = asked;
-            kill(
-                pid,
-                if asked == 1 {
-                    Signal::SIGTERM
-                } else {
-                    Signal::SIGINT
-                },
-            )?;
+            kill(pid, if asked == 1 { Signal::SIGTERM } else { Signal::SIGINT })?;
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -288,12 +254,7 @@ mod tests {
     use super::*;
 
     fn feed(proof: &mut Proof, kind: MediaKind, timestamp: u32, payload: &[u8]) {
-        let message = MediaMessage {
-            kind,
-            timestamp: Timestamp(timestamp),
-            msid: 1,
-            payload,
-        };
+        let message = MediaMessage { kind, timestamp: Timestamp(timestamp), msid: 1, payload };
         proof.take(&ClientEvent::Media(message), Duration::from_millis(7));
     }
 
@@ -301,22 +262,9 @@ mod tests {
     fn a_proof_needs_a_keyframe_and_two_seconds_after_it() {
         let mut proof = Proof::default();
         feed(&mut proof, MediaKind::Video, 0, b"\x17\x00\x00\x00\x00\x01");
-        feed(
-            &mut proof,
-            MediaKind::Video,
-            9_000,
-            b"\x27\x01\x00\x00\x00\x01",
-        );
-        assert!(
-            !proof.is_complete(),
-            "a sequence header and an inter frame prove nothing"
-        );
-        feed(
-            &mut proof,
-            MediaKind::Video,
-            10_000,
-            b"\x17\x01\x00\x00\x00\x01",
-        );
+        feed(&mut proof, MediaKind::Video, 9_000, b"\x27\x01\x00\x00\x00\x01");
+        assert!(!proof.is_complete(), "a sequence header and an inter frame prove nothing");
+        feed(&mut proof, MediaKind::Video, 10_000, b"\x17\x01\x00\x00\x00\x01");
         feed(&mut proof, MediaKind::Audio, 11_999, b"\xaf\x01\x21");
         assert!(!proof.is_complete());
         feed(&mut proof, MediaKind::Audio, 12_000, b"\xaf\x01\x21");

@@ -24,11 +24,7 @@ pub struct Table {
 impl Table {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self {
-            terminal: std::io::stdout().is_terminal(),
-            shown: None,
-            lines: 0,
-        }
+        Self { terminal: std::io::stdout().is_terminal(), shown: None, lines: 0 }
     }
 
     /// Shows how things are, if it is time.
@@ -84,11 +80,7 @@ fn render(master: &Snapshot, slaves: &[Snapshot], ports: &[u16]) -> String {
     let mut text = String::new();
     let uptime = master.uptime_s;
     // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "master up {uptime} s, {} connections",
-        master.connections
-    );
+    let _ = writeln!(text, "master up {uptime} s, {} connections", master.connections);
     for stream in &master.streams {
         let name = format!("{}/{}", stream.app, stream.stream);
         let codecs = [stream.video.as_str(), stream.audio.as_str()].join(" ");
@@ -108,14 +100,10 @@ fn render(master: &Snapshot, slaves: &[Snapshot], ports: &[u16]) -> String {
         );
         for (n, (slave, port)) in slaves.iter().zip(ports).enumerate() {
             let end = format!(":{port}");
-            let forward = stream
-                .forwards
-                .iter()
-                .find(|f| f.destination.ends_with(&end));
+            let forward = stream.forwards.iter().find(|f| f.destination.ends_with(&end));
             let there = slave.streams.iter().find(|other| same(other, stream));
-            let (state, lag, skips, tries) = forward.map_or(("none", 0, 0, 0), |f| {
-                (f.state.as_str(), f.lag_ms, f.skips, f.attempt)
-            });
+            let (state, lag, skips, tries) = forward
+                .map_or(("none", 0, 0, 0), |f| (f.state.as_str(), f.lag_ms, f.skips, f.attempt));
             let (bitrate, players) = there.map_or((0, 0), |s| (s.bitrate_bps, s.players));
             let _ = writeln!(
                 text,
@@ -165,10 +153,7 @@ mod tests {
             players,
             ..Default::default()
         };
-        let of = |streams| Snapshot {
-            streams,
-            ..Default::default()
-        };
+        let of = |streams| Snapshot { streams, ..Default::default() };
         let forwards = vec![
             forward(7002, "waiting", "connection refused"),
             forward(7001, "forwarding", "old"),
@@ -177,17 +162,11 @@ mod tests {
         let slaves = [of(vec![stream(vec![], 3)]), of(vec![])];
         let text = render(&master, &slaves, &[7001, 7002]);
         let row = |n: &str| {
-            let line = text
-                .lines()
-                .find(|line| line.trim_start().starts_with(n))
-                .unwrap();
+            let line = text.lines().find(|line| line.trim_start().starts_with(n)).unwrap();
             line.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(row("1 "), "1 7001 forwarding 12 0 0 2.12 3");
         assert_eq!(row("2 "), "2 7002 waiting 12 0 0 0.00 0");
-        assert!(
-            text.contains("connection refused") && !text.contains("old"),
-            "{text}"
-        );
+        assert!(text.contains("connection refused") && !text.contains("old"), "{text}");
     }
 }

@@ -66,30 +66,15 @@ pub fn run(args: &Args) -> Result<()> {
     println!("==> cargo xtask ebpf");
     step("ebpf", ebpf::prepare(missing).map(drop));
     println!("==> cargo fmt --all --check");
-    step(
-        "fmt",
-        process::run(cargo().args(["fmt", "--all", "--check"])),
-    );
+    step("fmt", process::run(cargo().args(["fmt", "--all", "--check"])));
     println!("==> cargo xtask tidy");
     step("tidy", tidy::run());
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     println!("==> cargo {}", clippy.join(" "));
     step("clippy", process::run(cargo().args(clippy)));
     let mut sum = Sum::default();
     step("test", cargo_test(args, &mut sum));
-    println!(
-        "\npassed {}, failed {}, skipped {}",
-        sum.passed,
-        sum.failed,
-        sum.skipped.len()
-    );
+    println!("\npassed {}, failed {}, skipped {}", sum.passed, sum.failed, sum.skipped.len());
     for why in &sum.skipped {
         println!("  skipped: {why}");
     }
@@ -110,10 +95,7 @@ fn cargo_test(args: &Args, sum: &mut Sum) -> Result<()> {
     // What passed tests printed is shown too: that is where a skipped test says so.
     command.args(["--", "--show-output"]).args(&args.filter);
     println!("==> {}", process::show(&command));
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let output = child.stdout.take().context("no output of cargo")?;
     let mut stdout = std::io::stdout();
     for line in BufReader::new(output).split(b'\n') {
@@ -150,13 +132,6 @@ mod tests {
             test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n";
         output.lines().for_each(|line| sum.line(line));
         let skipped = vec!["needs ffmpeg 6".to_owned(), "needs nginx".to_owned()];
-        assert_eq!(
-            sum,
-            Sum {
-                passed: 15,
-                failed: 2,
-                skipped
-            }
-        );
+        assert_eq!(sum, Sum { passed: 15, failed: 2, skipped });
     }
 }

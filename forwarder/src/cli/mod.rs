@@ -29,11 +29,7 @@ pub fn main() -> ExitCode {
             // Help and version are errors to clap, and go to stdout. A closed pipe is no reason
             // to fail.
             let _ = error.print();
-            return if error.use_stderr() {
-                exit(Failure::Refused)
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { exit(Failure::Refused) } else { ExitCode::SUCCESS };
         }
     };
     match dispatch(cli) {
@@ -89,10 +85,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (Some(Command::Check(args)), _) => check::run(&args),
         (Some(Command::Import(args)), _) => import::run(&args),
         (Some(Command::Status(args)), _) => status::run(&args),
-        (None, Some(config)) if cli.test => check::run(&check::Args {
-            config,
-            print: false,
-        }),
+        (None, Some(config)) if cli.test => check::run(&check::Args { config, print: false }),
         (None, Some(config)) => run::run(run::Args { config }),
         // clap asks for an argument before it comes to this.
         (None, None) => Err(Failure::Refused),

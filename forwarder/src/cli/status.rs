@@ -44,9 +44,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn answer(args: &Args) -> anyhow::Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let body = runtime.block_on(async {
         let asked = tokio::time::timeout(TIMEOUT, ask(&args.api)).await;
         asked.unwrap_or_else(|_| bail!("no answer within {} s", TIMEOUT.as_secs()))
@@ -72,9 +70,7 @@ pub(super) async fn ask(address: &str) -> anyhow::Result<Bytes> {
         let response = sender.send_request(request).await?;
         let status = response.status();
         ensure!(status == StatusCode::OK, "the server answers {status}");
-        let body = Limited::new(response.into_body(), MAX_ANSWER)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
     };
     tokio::pin!(exchange);
@@ -112,15 +108,7 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         text.push_str("no streams\n");
         return text;
     }
-    let head = [
-        "STREAM",
-        "STATE",
-        "PLAYERS",
-        "BITRATE",
-        "CODECS",
-        "SKIPS",
-        "PUBLISHER",
-    ];
+    let head = ["STREAM", "STATE", "PLAYERS", "BITRATE", "CODECS", "SKIPS", "PUBLISHER"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(snapshot.streams.iter().map(stream_row));
     text.push_str(&aligned(&rows));
@@ -131,22 +119,10 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         .flat_map(|stream| stream.forwards.iter().map(move |forward| (stream, forward)))
         .collect();
     if !forwards.is_empty() {
-        let head = [
-            "FORWARD",
-            "DESTINATION",
-            "STATE",
-            "LAG",
-            "ATTEMPTS",
-            "SENT",
-            "SKIPS",
-            "LAST ERROR",
-        ];
+        let head =
+            ["FORWARD", "DESTINATION", "STATE", "LAG", "ATTEMPTS", "SENT", "SKIPS", "LAST ERROR"];
         let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(
-            forwards
-                .into_iter()
-                .map(|(stream, forward)| forward_row(stream, forward)),
-        );
+        rows.extend(forwards.into_iter().map(|(stream, forward)| forward_row(stream, forward)));
         text.push('\n');
         text.push_str(&aligned(&rows));
     }
@@ -196,11 +172,7 @@ fn name(stream: &StreamStatus) -> String {
 }
 
 fn or_dash(text: &str) -> String {
-    if text.is_empty() {
-        "-".to_owned()
-    } else {
-        text.to_owned()
-    }
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 /// Columns as wide as their widest cell, two spaces apart; the last one as it comes.

@@ -17,15 +17,9 @@ fn clap_finds_no_fault() {
 fn both_ways_of_saying_it_are_understood() {
     let parse = |line: &str| Cli::try_parse_from(line.split(' '));
     let bare = parse("forwarder -c f").expect("run");
-    assert_eq!(
-        (bare.config.as_deref(), bare.test),
-        (Some(Path::new("f")), false)
-    );
+    assert_eq!((bare.config.as_deref(), bare.test), (Some(Path::new("f")), false));
     let test = parse("forwarder -t -c f").expect("check");
-    assert_eq!(
-        (test.config.as_deref(), test.test),
-        (Some(Path::new("f")), true)
-    );
+    assert_eq!((test.config.as_deref(), test.test), (Some(Path::new("f")), true));
     for line in [
         "forwarder run -c f",
         "forwarder check -c f --print",
@@ -35,24 +29,11 @@ fn both_ways_of_saying_it_are_understood() {
     ] {
         assert!(parse(line).is_ok_and(|cli| cli.command.is_some()), "{line}");
     }
-    for line in [
-        "forwarder",
-        "forwarder run",
-        "forwarder -t",
-        "forwarder -c f status",
-    ] {
+    for line in ["forwarder", "forwarder run", "forwarder -t", "forwarder -c f status"] {
         assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");
     }
-    for line in [
-        "forwarder -v",
-        "forwarder -V",
-        "forwarder --version",
-        "forwarder --help",
-    ] {
-        assert!(
-            parse(line).is_err_and(|error| !error.use_stderr()),
-            "{line}"
-        );
+    for line in ["forwarder -v", "forwarder -V", "forwarder --version", "forwarder --help"] {
+        assert!(parse(line).is_err_and(|error| !error.use_stderr()), "{line}");
     }
 }
 
@@ -61,27 +42,11 @@ fn a_refused_configuration_is_refused_by_all() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("a.toml");
     std::fs::write(&config, "listne = 1935").expect("a file");
-    let test = Cli {
-        config: Some(config.clone()),
-        test: true,
-        version: None,
-        command: None,
-    };
+    let test = Cli { config: Some(config.clone()), test: true, version: None, command: None };
     assert_eq!(dispatch(test), Err(Failure::Refused));
-    let run = Cli {
-        config: Some(config.clone()),
-        test: false,
-        version: None,
-        command: None,
-    };
+    let run = Cli { config: Some(config.clone()), test: false, version: None, command: None };
     assert_eq!(dispatch(run), Err(Failure::Refused));
-    assert_eq!(
-        check::run(&check::Args {
-            config,
-            print: true
-        }),
-        Err(Failure::Refused)
-    );
+    assert_eq!(check::run(&check::Args { config, print: true }), Err(Failure::Refused));
 }
 
 #[test]
@@ -90,27 +55,18 @@ fn an_import_loads_to_the_same_and_carries_its_notes() {
     let text = import::translation("a\nb.conf", &loaded);
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("# imported from a?b.conf"));
-    assert!(
-        lines
-            .next()
-            .is_some_and(|line| line.starts_with("# srs.conf:1: `daemon on`"))
-    );
+    assert!(lines.next().is_some_and(|line| line.starts_with("# srs.conf:1: `daemon on`")));
     assert_eq!(Config::from_toml(&text, "f").expect("TOML"), loaded.config);
 }
 
 #[tokio::test]
 async fn status_asks_the_api() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(crate::http::serve(listener, snapshot, shutdown.clone()));
     let body = status::ask(&address).await.expect("an answer");
-    assert_eq!(
-        serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"),
-        snapshot()
-    );
+    assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());
     shutdown.cancel();
     serving.await.expect("no panic").expect("a clean end");
     assert!(status::ask(&address).await.is_err());

@@ -70,10 +70,7 @@ impl FromStr for Destination {
                 _ => return Err(DestinationError::Port(port.to_owned())),
             },
         };
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 
@@ -96,19 +93,9 @@ mod tests {
         for (text, host, port, shown) in [
             ("slave", "slave", 1935, "slave:1935"),
             ("127.0.0.1:19350", "127.0.0.1", 19350, "127.0.0.1:19350"),
-            (
-                "a-b_c.media.svc:1936",
-                "a-b_c.media.svc",
-                1936,
-                "a-b_c.media.svc:1936",
-            ),
+            ("a-b_c.media.svc:1936", "a-b_c.media.svc", 1936, "a-b_c.media.svc:1936"),
             ("[::1]", "::1", 1935, "[::1]:1935"),
-            (
-                "[2001:db8::7]:19351",
-                "2001:db8::7",
-                19351,
-                "[2001:db8::7]:19351",
-            ),
+            ("[2001:db8::7]:19351", "2001:db8::7", 19351, "[2001:db8::7]:19351"),
         ] {
             let destination: Destination = text.parse().expect(text);
             assert_eq!((destination.host.as_str(), destination.port), (host, port));
@@ -126,19 +113,13 @@ mod tests {
             ("a/live", "`a/live` is not a host name or address"),
             ("[::1", "`[::1` is not a host name or address"),
             ("[::1]1935", "`[::1]1935` is not a host name or address"),
-            (
-                "[slave]:1935",
-                "`[slave]:1935` is not a host name or address",
-            ),
+            ("[slave]:1935", "`[slave]:1935` is not a host name or address"),
             ("::1", "an IPv6 address stands in brackets: `[::1]`"),
             ("slave:", "`` is not a port"),
             ("slave:0", "`0` is not a port"),
             ("slave:65536", "`65536` is not a port"),
             ("slave:1935:1", "`1935:1` is not a port"),
-            (
-                "rtmp://slave/live",
-                "a destination is `host[:port]`, not a URL",
-            ),
+            ("rtmp://slave/live", "a destination is `host[:port]`, not a URL"),
         ] {
             let error = text.parse::<Destination>().expect_err(text);
             assert_eq!(error.to_string(), want, "{text}");

@@ -15,9 +15,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about a whole file, with no place in it.
     pub(super) fn whole(file: &str, message: &str) -> Self {
-        Self {
-            rendered: format!("{file}: {message}"),
-        }
+        Self { rendered: format!("{file}: {message}") }
     }
 }
 
@@ -33,10 +31,7 @@ impl Source {
     pub(super) fn error(&self, span: Range<usize>, message: &str) -> ConfigError {
         let at = self.place(span.start);
         let (message, help) = message.split_once('\n').unwrap_or((message, ""));
-        let width = self
-            .text
-            .get(span)
-            .map_or(1, |bad| first_line(bad).chars().count().max(1));
+        let width = self.text.get(span).map_or(1, |bad| first_line(bad).chars().count().max(1));
         let (shown, before) = clip(at.line, at.column - 1);
         let number = at.number.to_string();
         let margin = " ".repeat(number.len());
@@ -85,16 +80,9 @@ struct Place<'a> {
 /// lines are cut around it, and what would move the cursor is blanked.
 fn clip(line: &str, before: usize) -> (String, usize) {
     const WIDTH: usize = 120;
-    let skip = if line.chars().count() > WIDTH {
-        before.saturating_sub(WIDTH / 2)
-    } else {
-        0
-    };
+    let skip = if line.chars().count() > WIDTH { before.saturating_sub(WIDTH / 2) } else { 0 };
     let plain = |c: char| if c.is_control() { ' ' } else { c };
-    (
-        line.chars().skip(skip).take(WIDTH).map(plain).collect(),
-        before - skip,
-    )
+    (line.chars().skip(skip).take(WIDTH).map(plain).collect(), before - skip)
 }
 
 fn first_line(text: &str) -> &str {
@@ -174,10 +162,8 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_around_the_caret() {
-        let source = Source {
-            name: "f".into(),
-            text: format!("{}BAD{}", "a".repeat(500), "b".repeat(500)),
-        };
+        let source =
+            Source { name: "f".into(), text: format!("{}BAD{}", "a".repeat(500), "b".repeat(500)) };
         let rendered = source.error(500..503, "bad").to_string();
         let lines: Vec<&str> = rendered.lines().collect();
         let caret = lines[3].find("^^^").expect("a caret");

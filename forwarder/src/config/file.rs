@@ -38,19 +38,15 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         let (before, rest) = config.vhosts.split_at_mut(i);
         let Some(vhost) = rest.first_mut() else { break };
         if before.iter().any(|earlier| earlier.name == vhost.name) {
-            return Err(source.error(
-                look.span(),
-                &format!("vhost `{}` stands here twice", vhost.name),
-            ));
+            return Err(
+                source.error(look.span(), &format!("vhost `{}` stands here twice", vhost.name))
+            );
         }
         let look = look.get_ref();
         if let (Some(size), None) = (default_chunk_size, &look.chunk_size) {
             vhost.chunk_size = size;
         }
-        if let Some(enabled) = look
-            .forward
-            .as_ref()
-            .and_then(|forward| forward.enabled.as_ref())
+        if let Some(enabled) = look.forward.as_ref().and_then(|forward| forward.enabled.as_ref())
             && vhost.forward.enabled
             && vhost.forward.destination.is_empty()
         {
@@ -85,16 +81,8 @@ struct File {
 
 impl Default for File {
     fn default() -> Self {
-        let Config {
-            listen,
-            max_connections,
-            threads,
-            pid,
-            drain_timeout,
-            log,
-            http_api,
-            ..
-        } = Config::default();
+        let Config { listen, max_connections, threads, pid, drain_timeout, log, http_api, .. } =
+            Config::default();
         Self {
             listen,
             max_connections,
@@ -147,9 +135,7 @@ fn vhosts<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Vhost>, D::Error> {
         }
 
         fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Vec<Vhost>, A::Error> {
-            Err(de::Error::custom(
-                "vhosts are a list\nwrite [[vhost]], in double brackets",
-            ))
+            Err(de::Error::custom("vhosts are a list\nwrite [[vhost]], in double brackets"))
         }
     }
 
@@ -164,11 +150,7 @@ fn explain(source: &Source, error: &toml::de::Error) -> ConfigError {
     let Some(expected) = message.strip_prefix("unknown field `") else {
         return source.error(span, message);
     };
-    let key = source
-        .text
-        .get(span.clone())
-        .unwrap_or_default()
-        .trim_matches(['"', '\'']);
+    let key = source.text.get(span.clone()).unwrap_or_default().trim_matches(['"', '\'']);
     let known: Vec<&str> = match expected.split_once("`, expected ") {
         Some((_, known)) => known.split('`').skip(1).step_by(2).collect(),
         None => Vec::new(),

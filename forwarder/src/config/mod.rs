@@ -116,40 +116,22 @@ pub struct Play {
     #[serde(deserialize_with = "serial::count::<_, _, 1, { values::GOP_FRAMES_MAX }>")]
     pub gop_cache_max_frames: usize,
     /// Over so many bytes the GOP is dropped.
-    #[serde(
-        deserialize_with = "serial::bytes",
-        serialize_with = "serial::write_bytes"
-    )]
+    #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub gop_cache_max_bytes: usize,
     /// A reader further behind than this (by arrival time) skips to the newest keyframe.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub queue_length: Duration,
     /// A reader further behind than this many bytes skips.
-    #[serde(
-        deserialize_with = "serial::bytes",
-        serialize_with = "serial::write_bytes"
-    )]
+    #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub queue_bytes: usize,
     /// Send at most this often (a floor on latency that saves CPU); 0: as data comes.
-    #[serde(
-        deserialize_with = "serial::duration",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub mw_latency: Duration,
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
-    #[serde(
-        deserialize_with = "serial::duration",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub keyframe_wait: Duration,
     /// A player whose socket takes nothing for so long is closed.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub write_timeout: Duration,
 }
 
@@ -158,22 +140,13 @@ pub struct Play {
 #[serde(default, deny_unknown_fields)]
 pub struct Publish {
     /// No message so long after publish: closed.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub firstpkt_timeout: Duration,
     /// No message for so long: closed.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub normal_timeout: Duration,
     /// How long players and forwards of a stream wait for its publisher to come back.
-    #[serde(
-        deserialize_with = "serial::duration",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub grace: Duration,
 }
 
@@ -184,40 +157,22 @@ pub struct Forward {
     /// Off by default, as in SRS. On: there is a destination.
     pub enabled: bool,
     /// Static destinations, each `host[:port]`, all different.
-    #[serde(
-        deserialize_with = "serial::destinations",
-        serialize_with = "serial::write_list"
-    )]
+    #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
     pub destination: Vec<Destination>,
     /// How long a TCP connect may take.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub connect_timeout: Duration,
     /// Longest pause between attempts; the first retry is at once.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub retry_max: Duration,
     /// A destination that acknowledges nothing at TCP level for so long is dropped and redialled.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub hung_timeout: Duration,
     /// A destination further behind than this skips to the newest keyframe.
-    #[serde(
-        deserialize_with = "serial::timeout",
-        serialize_with = "serial::write_duration"
-    )]
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub queue_length: Duration,
     /// As `queue_length`, in bytes.
-    #[serde(
-        deserialize_with = "serial::bytes",
-        serialize_with = "serial::write_bytes"
-    )]
+    #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub queue_bytes: usize,
 }
 
@@ -237,25 +192,15 @@ impl Config {
     pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
         let name = path.display().to_string();
         let text = read_file(path)?;
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-            || looks_like_toml(&text)
-        {
-            return Ok(Loaded {
-                config: Self::from_toml(&text, &name)?,
-                notes: Vec::new(),
-            });
+        if path.extension().is_some_and(|extension| extension == "toml") || looks_like_toml(&text) {
+            return Ok(Loaded { config: Self::from_toml(&text, &name)?, notes: Vec::new() });
         }
         srs::import(&name, &text, path.parent())
     }
 
     /// Reads TOML text; errors name it `file_name`.
     pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
-        file::read(&Source {
-            name: file_name.to_owned(),
-            text: text.to_owned(),
-        })
+        file::read(&Source { name: file_name.to_owned(), text: text.to_owned() })
     }
 
     /// Reads the text of an SRS `.conf`. There is no directory to include from, so `include` is
@@ -266,19 +211,13 @@ impl Config {
 
     /// Imports an SRS `.conf` file with what it includes, whatever its name and content look like.
     pub fn import(path: &Path) -> Result<Loaded, ConfigError> {
-        srs::import(
-            &path.display().to_string(),
-            &read_file(path)?,
-            path.parent(),
-        )
+        srs::import(&path.display().to_string(), &read_file(path)?, path.parent())
     }
 
     /// The vhost that serves `name`: the exact one, else `__defaultVhost__`, if it is enabled.
     pub fn vhost(&self, name: &str) -> Option<&Vhost> {
         let named = |name: &str| self.vhosts.iter().find(|vhost| vhost.name == name);
-        named(name)
-            .or_else(|| named(DEFAULT_VHOST))
-            .filter(|vhost| vhost.enabled)
+        named(name).or_else(|| named(DEFAULT_VHOST)).filter(|vhost| vhost.enabled)
     }
 
     /// The configuration as TOML text that loads to the same value.
@@ -304,19 +243,13 @@ impl Default for Config {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            json: false,
-        }
+        Self { level: "info".to_owned(), json: false }
     }
 }
 
 impl Default for HttpApi {
     fn default() -> Self {
-        Self {
-            enabled: false,
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)),
-        }
+        Self { enabled: false, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)) }
     }
 }
 
@@ -389,20 +322,14 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
         .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
         .map_err(|error| ConfigError::whole(&name, &error.to_string()))?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(ConfigError::whole(
-            &name,
-            "larger than 1 MiB: not a configuration",
-        ));
+        return Err(ConfigError::whole(&name, "larger than 1 MiB: not a configuration"));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether the first line that says anything is a table or an assignment; SRS has neither.
 fn looks_like_toml(text: &str) -> bool {
-    let first = text
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     first.is_some_and(|line| {
         let after_key =
             line.trim_start_matches(|c: char| c.is_alphanumeric() || "_-.\"".contains(c));

@@ -41,11 +41,7 @@ impl<T> Visitor<'_> for Scalar<T> {
 
 /// A duration of 0 or more.
 pub(super) fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    d.deserialize_any(Scalar {
-        what: "a duration",
-        text: parse_duration,
-        integer: no_unit,
-    })
+    d.deserialize_any(Scalar { what: "a duration", text: parse_duration, integer: no_unit })
 }
 
 /// A duration that is a deadline.
@@ -58,9 +54,7 @@ pub(super) fn timeout<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Er
 }
 
 fn no_unit(number: i64) -> Result<Duration, String> {
-    Err(format!(
-        "a duration needs a unit\nwrite \"{number}s\" or \"{number}ms\""
-    ))
+    Err(format!("a duration needs a unit\nwrite \"{number}s\" or \"{number}ms\""))
 }
 
 /// A size in bytes.
@@ -118,9 +112,7 @@ const LISTEN: Scalar<SocketAddr> = Scalar {
 pub(super) fn listens<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
     let listen = d.deserialize_any(OneOrMany(|| LISTEN))?;
     if listen.is_empty() {
-        return Err(de::Error::custom(
-            "nothing to listen on\nwrite listen = [\"0.0.0.0:1935\"]",
-        ));
+        return Err(de::Error::custom("nothing to listen on\nwrite listen = [\"0.0.0.0:1935\"]"));
     }
     Ok(listen)
 }
@@ -129,15 +121,8 @@ pub(super) fn listens<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>
 pub(super) fn destinations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Destination>, D::Error> {
     d.deserialize_any(OneOrMany(|| Scalar {
         what: "a destination",
-        text: |text| {
-            text.parse()
-                .map_err(|error: DestinationError| error.to_string())
-        },
-        integer: |number| {
-            Err(format!(
-                "{number} is not a destination\nwrite \"host:{number}\""
-            ))
-        },
+        text: |text| text.parse().map_err(|error: DestinationError| error.to_string()),
+        integer: |number| Err(format!("{number} is not a destination\nwrite \"host:{number}\"")),
     }))
 }
 
@@ -179,10 +164,7 @@ impl<'de, T: PartialEq + Repeatable + fmt::Display> Visitor<'de> for OneOrMany<T
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
         let mut seen = Vec::new();
-        while let Some(item) = items.next_element_seed(Item {
-            form: (self.0)(),
-            seen: &seen,
-        })? {
+        while let Some(item) = items.next_element_seed(Item { form: (self.0)(), seen: &seen })? {
             seen.push(item);
         }
         Ok(seen)
@@ -212,15 +194,11 @@ impl<T: PartialEq + Repeatable + fmt::Display> Visitor<'_> for Item<'_, T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.form.text)(text)
-            .and_then(|item| unique(item, self.seen))
-            .map_err(E::custom)
+        (self.form.text)(text).and_then(|item| unique(item, self.seen)).map_err(E::custom)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        (self.form.integer)(number)
-            .and_then(|item| unique(item, self.seen))
-            .map_err(E::custom)
+        (self.form.integer)(number).and_then(|item| unique(item, self.seen)).map_err(E::custom)
     }
 }
 

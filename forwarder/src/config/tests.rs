@@ -26,13 +26,7 @@ fn the_commented_file_is_the_default() {
 fn the_commented_file_has_every_key_and_no_other() {
     let text = EVERY_KEY.replace("\n#pid = ", "\npid = ");
     let config = toml(&text);
-    assert_eq!(
-        config,
-        Config {
-            pid: Some("/run/forwarder.pid".into()),
-            ..Config::default()
-        }
-    );
+    assert_eq!(config, Config { pid: Some("/run/forwarder.pid".into()), ..Config::default() });
 
     let file: toml::Table = toml::from_str(&text).expect("TOML");
     let mut schema: toml::Table = toml::from_str(&config.to_toml()).expect("TOML");
@@ -43,10 +37,9 @@ fn the_commented_file_has_every_key_and_no_other() {
 
 fn keys(prefix: &str, value: &toml::Value) -> Vec<String> {
     let mut all: Vec<String> = match value {
-        toml::Value::Table(table) => table
-            .iter()
-            .flat_map(|(key, value)| keys(&format!("{prefix}.{key}"), value))
-            .collect(),
+        toml::Value::Table(table) => {
+            table.iter().flat_map(|(key, value)| keys(&format!("{prefix}.{key}"), value)).collect()
+        }
         toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
             items.iter().flat_map(|item| keys(prefix, item)).collect()
         }
@@ -77,10 +70,7 @@ fn the_cluster_on_one_machine_fits_together() {
 
 #[test]
 fn listen_is_written_in_many_ways() {
-    let all: Vec<SocketAddr> = vec![
-        "0.0.0.0:1935".parse().unwrap(),
-        "[::]:1936".parse().unwrap(),
-    ];
+    let all: Vec<SocketAddr> = vec!["0.0.0.0:1935".parse().unwrap(), "[::]:1936".parse().unwrap()];
     for text in [
         r#"listen = ["1935", "[::]:1936"]"#,
         r#"listen = [1935, "[::]:1936"]"#,
@@ -88,30 +78,17 @@ fn listen_is_written_in_many_ways() {
     ] {
         assert_eq!(toml(text).listen, all, "{text}");
     }
-    for text in [
-        "listen = 1935",
-        r#"listen = "1935""#,
-        r#"listen = "0.0.0.0:1935""#,
-    ] {
+    for text in ["listen = 1935", r#"listen = "1935""#, r#"listen = "0.0.0.0:1935""#] {
         assert_eq!(toml(text).listen, all[..1], "{text}");
     }
-    assert_eq!(
-        toml(r#"listen = ["127.0.0.1:0", "127.0.0.1:0"]"#)
-            .listen
-            .len(),
-        2
-    );
+    assert_eq!(toml(r#"listen = ["127.0.0.1:0", "127.0.0.1:0"]"#).listen.len(), 2);
 }
 
 #[test]
 fn durations_and_sizes_have_units() {
     for (text, want) in [("350ms", 350), ("0s", 0), ("3 s", 3000), ("10m", 600_000)] {
         let config = toml(&format!("[[vhost]]\n[vhost.play]\nmw_latency = \"{text}\""));
-        assert_eq!(
-            config.vhosts[0].play.mw_latency,
-            Duration::from_millis(want),
-            "{text}"
-        );
+        assert_eq!(config.vhosts[0].play.mw_latency, Duration::from_millis(want), "{text}");
     }
     for (text, want) in [
         ("16777216", 16 << 20),
@@ -170,17 +147,11 @@ fn a_file_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("none.toml");
     let error = Config::load(&path).expect_err("no file").to_string();
-    assert_eq!(
-        error,
-        format!("{}: No such file or directory (os error 2)", path.display())
-    );
+    assert_eq!(error, format!("{}: No such file or directory (os error 2)", path.display()));
 
     std::fs::write(&path, vec![b'#'; 1 + (1 << 20)]).expect("a file");
     let error = Config::load(&path).expect_err("a large file").to_string();
-    assert_eq!(
-        error,
-        format!("{}: larger than 1 MiB: not a configuration", path.display())
-    );
+    assert_eq!(error, format!("{}: larger than 1 MiB: not a configuration", path.display()));
 }
 
 #[test]
@@ -222,39 +193,19 @@ fn any_config() -> impl Strategy<Value = Config> {
     let listen = prop::collection::hash_set(any::<SocketAddr>(), 1..4);
     let vhosts = prop::collection::hash_map("[a-zA-Z0-9_.-]{1,20}", any_vhost(), 1..4);
     let pid = prop::option::of("[ -~]{1,20}".prop_map(PathBuf::from));
-    (
-        listen,
-        vhosts,
-        pid,
-        deadline(),
-        any::<bool>(),
-        1..10_000_000_usize,
+    (listen, vhosts, pid, deadline(), any::<bool>(), 1..10_000_000_usize).prop_map(
+        |(listen, vhosts, pid, drain_timeout, json, max_connections)| Config {
+            // A flow label and a scope have no place in what TOML can say.
+            listen: listen.iter().map(|it| SocketAddr::new(it.ip(), it.port())).collect(),
+            max_connections,
+            threads: 3,
+            pid,
+            drain_timeout,
+            log: Log { level: "warn,forwarder=debug".to_owned(), json },
+            http_api: HttpApi { enabled: json, listen: "[::1]:0".parse().unwrap() },
+            vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
+        },
     )
-        .prop_map(
-            |(listen, vhosts, pid, drain_timeout, json, max_connections)| Config {
-                // A flow label and a scope have no place in what TOML can say.
-                listen: listen
-                    .iter()
-                    .map(|it| SocketAddr::new(it.ip(), it.port()))
-                    .collect(),
-                max_connections,
-                threads: 3,
-                pid,
-                drain_timeout,
-                log: Log {
-                    level: "warn,forwarder=debug".to_owned(),
-                    json,
-                },
-                http_api: HttpApi {
-                    enabled: json,
-                    listen: "[::1]:0".parse().unwrap(),
-                },
-                vhosts: vhosts
-                    .into_iter()
-                    .map(|(name, vhost)| Vhost { name, ..vhost })
-                    .collect(),
-            },
-        )
 }
 
 fn any_vhost() -> impl Strategy<Value = Vhost> {
@@ -279,19 +230,12 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 keyframe_wait: c,
                 write_timeout: d,
             },
-            publish: Publish {
-                firstpkt_timeout: b,
-                normal_timeout: c,
-                grace: d,
-            },
+            publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
             forward: Forward {
                 enabled: on,
                 destination: hosts
                     .into_iter()
-                    .map(|host| Destination {
-                        host,
-                        port: 1 + chunk_size as u16 / 2,
-                    })
+                    .map(|host| Destination { host, port: 1 + chunk_size as u16 / 2 })
                     .collect(),
                 connect_timeout: d,
                 retry_max: a,

@@ -200,10 +200,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
     if nanos == 0 {
         return "0s".to_owned();
     }
-    let (unit, name) = UNITS
-        .into_iter()
-        .find(|(unit, _)| nanos.is_multiple_of(*unit))
-        .unwrap_or((1, "ns"));
+    let (unit, name) =
+        UNITS.into_iter().find(|(unit, _)| nanos.is_multiple_of(*unit)).unwrap_or((1, "ns"));
     format!("{}{name}", nanos / unit)
 }
 

@@ -77,17 +77,8 @@ struct Connection {
 
 enum Role {
     None,
-    Publishing {
-        publisher: Publisher,
-        msid: u32,
-        last: Instant,
-        silence: Silence,
-    },
-    Playing {
-        playing: Playing,
-        msid: u32,
-        last_heard: Instant,
-    },
+    Publishing { publisher: Publisher, msid: u32, last: Instant, silence: Silence },
+    Playing { playing: Playing, msid: u32, last_heard: Instant },
 }
 
 /// How long a publisher may be silent: before its first message, and after.
@@ -223,11 +214,7 @@ impl Connection {
         let served = match &vhost {
             Ok(vhost) => self.shard.context().config.vhost(vhost),
             // Whether the names are any good shows when a stream is asked for.
-            Err(_) => self
-                .shard
-                .context()
-                .config
-                .vhost(crate::rtmp::url::DEFAULT_VHOST),
+            Err(_) => self.shard.context().config.vhost(crate::rtmp::url::DEFAULT_VHOST),
         };
         match served {
             Some(vhost) => {
@@ -247,12 +234,7 @@ impl Connection {
         let connect = self.connect.as_ref().ok_or("connect first")?;
         let request = Request::resolve(&connect.tc_url, &connect.app, stream)
             .map_err(|error: UrlError| error.to_string())?;
-        let vhost = self
-            .shard
-            .context()
-            .config
-            .vhost(&request.vhost)
-            .ok_or("no such vhost")?;
+        let vhost = self.shard.context().config.vhost(&request.vhost).ok_or("no such vhost")?;
         let key = StreamKey::new(&vhost.name, &request.app, &request.stream)
             .map_err(|error| error.to_string())?;
         Ok((key, request.param, vhost.clone()))
@@ -273,12 +255,7 @@ impl Connection {
                 };
                 let msid = request.msid;
                 self.did = Some(("publish", stream));
-                self.role = Role::Publishing {
-                    publisher,
-                    msid,
-                    last: now,
-                    silence,
-                };
+                self.role = Role::Publishing { publisher, msid, last: now, silence };
             }
             Err((code, description)) => self.refuse(request.msid, code, &description, now),
         }
@@ -292,28 +269,17 @@ impl Connection {
         if !matches!(self.role, Role::None) {
             return Err((BAD_NAME, "this connection has a stream already".into()));
         }
-        let (key, param, vhost) = self
-            .resolve(&request.stream)
-            .map_err(|why| (BAD_NAME, why))?;
+        let (key, param, vhost) = self.resolve(&request.stream).map_err(|why| (BAD_NAME, why))?;
         let path = self.path()?;
-        let source = Source {
-            peer: self.peer.to_string(),
-            param,
-            path,
-        };
+        let source = Source { peer: self.peer.to_string(), param, path };
         let hub = &self.shard.context().hub;
         let publisher = hub.publish(&key, stream_options(&vhost), source, now);
-        publisher
-            .map(|publisher| (publisher, vhost))
-            .map_err(|busy| (BAD_NAME, busy.to_string()))
+        publisher.map(|publisher| (publisher, vhost)).map_err(|busy| (BAD_NAME, busy.to_string()))
     }
 
     /// The servers this publish came through, if it may come here.
     fn path(&self) -> Result<Vec<String>, (&'static str, String)> {
-        let forwarder = self
-            .connect
-            .as_ref()
-            .and_then(|connect| connect.forwarder.as_ref());
+        let forwarder = self.connect.as_ref().and_then(|connect| connect.forwarder.as_ref());
         let Some((ids, _)) = forwarder else {
             return Ok(Vec::new());
         };
@@ -360,11 +326,7 @@ impl Connection {
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
         self.did = Some(("play", key));
         self.next_ping = Some(now + play::PING_INTERVAL);
-        self.role = Role::Playing {
-            playing,
-            msid: request.msid,
-            last_heard: now,
-        };
+        self.role = Role::Playing { playing, msid: request.msid, last_heard: now };
         Ok(())
     }
 
@@ -435,11 +397,7 @@ impl Connection {
         if self.session.has_output() {
             let mut output = self.session.take_output();
             if let Role::Playing { playing, .. } = &self.role {
-                return if playing.send(&output) {
-                    Ok(())
-                } else {
-                    Err(End::Stuck)
-                };
+                return if playing.send(&output) { Ok(()) } else { Err(End::Stuck) };
             }
             if self.out.is_empty() {
                 self.out = output;
@@ -489,10 +447,7 @@ impl Connection {
         if self.close_at.is_some_and(|at| now >= at) {
             return Err(End::Closed("closed"));
         }
-        if self
-            .out_blocked_since
-            .is_some_and(|since| now >= since + WRITE_TIMEOUT)
-        {
+        if self.out_blocked_since.is_some_and(|since| now >= since + WRITE_TIMEOUT) {
             return Err(End::Stuck);
         }
         match &mut self.role {
@@ -502,11 +457,7 @@ impl Connection {
                     return Err(SessionError::Timeout("nothing from the publisher").into());
                 }
             }
-            Role::Playing {
-                playing,
-                last_heard,
-                ..
-            } => {
+            Role::Playing { playing, last_heard, .. } => {
                 playing.on_timer();
                 if playing.is_stuck(now) {
                     return Err(End::Stuck);
@@ -532,17 +483,11 @@ impl Connection {
             Role::Playing { playing, .. } => playing.deadline(),
         };
         let out = self.out_blocked_since.map(|since| since + WRITE_TIMEOUT);
-        [
-            self.session.poll_timeout(),
-            self.close_at,
-            out,
-            self.next_ping,
-            role,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or_else(|| Instant::now() + IDLE_LOOK)
+        [self.session.poll_timeout(), self.close_at, out, self.next_ping, role]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + IDLE_LOOK)
     }
 
     /// Moves the timer forward if something became due earlier than it stands; later is found out
@@ -597,13 +542,7 @@ impl Connection {
 
 impl Role {
     fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> Result<(), End> {
-        let Self::Publishing {
-            publisher,
-            msid,
-            last,
-            silence,
-        } = self
-        else {
+        let Self::Publishing { publisher, msid, last, silence } = self else {
             return Ok(());
         };
         if *msid == media.msid {

@@ -40,11 +40,7 @@ struct LaneWake {
 
 impl Wake for LaneWake {
     fn wake(&self) {
-        self.inbox
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self.lane);
+        self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.lane);
         self.inbox.bell.notify_one();
     }
 }
@@ -66,10 +62,7 @@ impl Fanout {
             return lane;
         }
         lanes.retain(|_, lane| lane.strong_count() > 0);
-        let wake = LaneWake {
-            inbox: Arc::clone(&self.inbox),
-            lane: id,
-        };
+        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
         let lane = Rc::new(Lane {
             context: Arc::clone(context),
             view: RefCell::new(stream.view(Box::new(wake))),
@@ -99,10 +92,7 @@ impl Fanout {
     }
 
     fn pass_later(&self, id: usize, wait: Duration) {
-        let wake = LaneWake {
-            inbox: Arc::clone(&self.inbox),
-            lane: id,
-        };
+        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
         tokio::task::spawn_local(async move {
             tokio::time::sleep(wait).await;
             wake.wake();
@@ -124,9 +114,7 @@ pub(super) struct Lane {
 impl Lane {
     fn wait(&self) -> Option<Duration> {
         let last = self.last_pass.get().filter(|_| !self.floor.is_zero())?;
-        self.floor
-            .checked_sub(last.elapsed())
-            .filter(|wait| !wait.is_zero())
+        self.floor.checked_sub(last.elapsed()).filter(|wait| !wait.is_zero())
     }
 
     fn pass(&self) {
@@ -232,8 +220,7 @@ impl Subscription {
 
     /// How far it is.
     pub fn state(&self) -> State {
-        self.subscriber
-            .state(&self.lane.view.borrow(), Instant::now())
+        self.subscriber.state(&self.lane.view.borrow(), Instant::now())
     }
 
     /// The stream.
@@ -254,10 +241,7 @@ impl Drop for Subscription {
         subscribers.retain(|other| !Rc::ptr_eq(other, &self.subscriber));
         if self.subscriber.options().player {
             let view = self.lane.view.borrow();
-            view.stream()
-                .counters
-                .players
-                .fetch_sub(1, Ordering::Relaxed);
+            view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

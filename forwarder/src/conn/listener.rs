@@ -15,18 +15,10 @@ use super::{Context, Shards, Totals, connection};
 /// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
 /// where the system says so, but not if the same port is asked for on IPv4 beside it.
 pub fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    if address.is_ipv6()
-        && all
-            .iter()
-            .any(|a| a.is_ipv4() && a.port() == address.port())
-    {
+    if address.is_ipv6() && all.iter().any(|a| a.is_ipv4() && a.port() == address.port()) {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
@@ -54,12 +46,7 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self {
-            context,
-            shards,
-            listener,
-            reserve,
-        })
+        Ok(Self { context, shards, listener, reserve })
     }
 
     /// Accepts until the process stops.
@@ -82,11 +69,7 @@ impl Acceptor {
         let most = self.context.config.max_connections;
         let Some(place) = Place::take(&self.context, most) else {
             Totals::add(&totals.refused, 1);
-            if self
-                .context
-                .may_complain(std::time::Instant::now())
-                .is_some()
-            {
+            if self.context.may_complain(std::time::Instant::now()).is_some() {
                 warn!(%peer, max_connections = most, "connection refused: too many");
             }
             return;
@@ -107,10 +90,7 @@ impl Acceptor {
     }
 
     async fn recover(&mut self, error: &io::Error) {
-        let full = matches!(
-            error.raw_os_error(),
-            Some(nix::libc::EMFILE | nix::libc::ENFILE)
-        );
+        let full = matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE));
         if !full {
             // The peer was gone before we took it (accept(2), "Error handling").
             return info!(%error, "accept");

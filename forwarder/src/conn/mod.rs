@@ -99,10 +99,7 @@ pub fn stream_options(vhost: &Vhost) -> StreamOptions {
         gop_bytes: vhost.play.gop_cache_max_bytes,
         gop_messages: vhost.play.gop_cache_max_frames,
     };
-    StreamOptions {
-        log,
-        grace: vhost.publish.grace,
-    }
+    StreamOptions { log, grace: vhost.publish.grace }
 }
 
 /// Most lines a second about peers that misbehave.

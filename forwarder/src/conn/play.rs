@@ -31,17 +31,10 @@ impl Playing {
         lead: Vec<u8>,
     ) -> Self {
         let options = SubscriberOptions {
-            lag: LagLimits {
-                time: play.queue_length,
-                bytes: play.queue_bytes,
-            },
+            lag: LagLimits { time: play.queue_length, bytes: play.queue_bytes },
             gop_cache: play.gop_cache,
             keyframe_wait: play.keyframe_wait,
-            target: Target {
-                chunk_size: stream.chunk_size(),
-                msid,
-                publish: false,
-            },
+            target: Target { chunk_size: stream.chunk_size(), msid, publish: false },
             player: true,
         };
         Self {
@@ -98,10 +91,7 @@ impl Playing {
 
     /// When it is to be looked at if nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let stuck = self
-            .subscription
-            .blocked_since()
-            .map(|since| since + self.write_timeout);
+        let stuck = self.subscription.blocked_since().map(|since| since + self.write_timeout);
         let look = (Instant::now() < self.keyframe_look).then_some(self.keyframe_look);
         stuck.into_iter().chain(look).min()
     }

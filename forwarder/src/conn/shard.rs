@@ -83,13 +83,8 @@ impl Shards {
         for at in 0..n.max(1) {
             let (jobs, inbox) = mpsc::channel(JOBS);
             let load = Arc::new(AtomicUsize::new(0));
-            handles.push(ShardHandle {
-                jobs,
-                load: Arc::clone(&load),
-            });
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            handles.push(ShardHandle { jobs, load: Arc::clone(&load) });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let context = Arc::clone(context);
             let thread = thread::Builder::new().name(format!("shard-{at}"));
             threads.push(thread.spawn(move || {
@@ -109,10 +104,7 @@ impl Shards {
     /// The shard with the least to do.
     pub fn least_loaded(&self) -> &ShardHandle {
         let load = |handle: &&ShardHandle| handle.load.load(Ordering::Relaxed);
-        self.handles
-            .iter()
-            .min_by_key(load)
-            .unwrap_or(&self.handles[0])
+        self.handles.iter().min_by_key(load).unwrap_or(&self.handles[0])
     }
 
     /// Lets the shards end once their tasks have, and waits for that.

@@ -13,11 +13,7 @@ pub(super) fn tune_accepted(io: &TcpStream, dead_after: Duration) -> io::Result<
     let socket = SockRef::from(io);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(dead_after))?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE),
-    )
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
 }
 
 /// As for an accepted socket, for one that we dialled.

@@ -116,10 +116,7 @@ impl Subscriber {
         let inner = Inner {
             position: Position::At(0),
             mid_message: false,
-            private: Private {
-                bytes: lead.into(),
-                started: false,
-            },
+            private: Private { bytes: lead.into(), started: false },
             blocked_since: None,
             paused: false,
             audio: true,
@@ -129,12 +126,7 @@ impl Subscriber {
             sent: Sent::default(),
             counted: Sent::default(),
         };
-        Self {
-            io,
-            options,
-            inner: RefCell::new(inner),
-            bell: Notify::new(),
-        }
+        Self { io, options, inner: RefCell::new(inner), bell: Notify::new() }
     }
 
     pub(super) fn options(&self) -> &SubscriberOptions {
@@ -143,19 +135,13 @@ impl Subscriber {
 
     /// Takes its place in the log.
     pub(super) fn join(&self, view: &mut View, now: Instant) {
-        let wish = Wish::Join {
-            gop_cache: self.options.gop_cache,
-        };
+        let wish = Wish::Join { gop_cache: self.options.gop_cache };
         let start = view.start(wish);
         let mut inner = self.inner.borrow_mut();
         if let Start::At { offset, .. } = &start {
             let behind = view.head().saturating_sub(*offset);
             let time = self.options.lag.time + view.lag(*offset, now);
-            let bytes = self
-                .options
-                .lag
-                .bytes
-                .saturating_add(usize::try_from(behind).unwrap_or(0));
+            let bytes = self.options.lag.bytes.saturating_add(usize::try_from(behind).unwrap_or(0));
             inner.slack = (behind > 0).then_some(LagLimits { time, bytes });
         }
         inner.begin(start, self.options.target, now);
@@ -234,10 +220,7 @@ impl Subscriber {
         let mut inner = self.inner.borrow_mut();
         let sent = inner.sent;
         let before = std::mem::replace(&mut inner.counted, sent);
-        Sent {
-            bytes: sent.bytes - before.bytes,
-            skips: sent.skips - before.skips,
-        }
+        Sent { bytes: sent.bytes - before.bytes, skips: sent.skips - before.skips }
     }
 
     /// Since when its socket takes nothing.
@@ -249,10 +232,9 @@ impl Subscriber {
     pub(super) fn state(&self, view: &View, now: Instant) -> State {
         let inner = self.inner.borrow();
         let (drained, lag) = match inner.position {
-            Position::At(offset) => (
-                offset == view.head() && inner.private.bytes.is_empty(),
-                view.lag(offset, now),
-            ),
+            Position::At(offset) => {
+                (offset == view.head() && inner.private.bytes.is_empty(), view.lag(offset, now))
+            }
             Position::Keyframe { .. } => (inner.private.bytes.is_empty(), Duration::ZERO),
             Position::Leaving { from, .. } => (false, view.lag(from, now)),
         };
@@ -376,11 +358,7 @@ impl Inner {
         let Position::At(offset) = self.position else {
             return false;
         };
-        let end = if self.mid_message {
-            view.message_end(offset)
-        } else {
-            Some(offset)
-        };
+        let end = if self.mid_message { view.message_end(offset) } else { Some(offset) };
         let Some(end) = end else {
             self.failed = Some(io::Error::other("the rest of a message was lost"));
             return false;
@@ -408,11 +386,7 @@ impl Inner {
         self.mid_message = false;
         self.slack = None;
         let epoch = view.epoch_at(end).unwrap_or(u32::MAX);
-        self.position = Position::Leaving {
-            from: end,
-            epoch,
-            limit,
-        };
+        self.position = Position::Leaving { from: end, epoch, limit };
         true
     }
 
@@ -471,11 +445,7 @@ impl Inner {
     fn plan(&self, view: &View, options: &SubscriberOptions) -> Plan {
         let private = self.private.bytes.len();
         let Position::At(offset) = self.position else {
-            return Plan {
-                before: (0, 0),
-                private,
-                after: (0, 0),
-            };
+            return Plan { before: (0, 0), private, after: (0, 0) };
         };
         let open_end = || view.message_end(offset).unwrap_or(offset);
         let head = if self.wants_copy(options) || self.paused {
@@ -488,11 +458,7 @@ impl Inner {
         } else {
             offset
         };
-        Plan {
-            before: (offset, first),
-            private,
-            after: (first, head),
-        }
+        Plan { before: (offset, first), private, after: (first, head) }
     }
 
     fn advance_by(&mut self, plan: &Plan, written: u64) {

@@ -49,13 +49,7 @@ pub(super) struct Backoff<'a> {
 impl<'a> Backoff<'a> {
     /// No pause is longer than `longest`.
     pub(super) fn new(health: &'a Health, longest: Duration) -> Self {
-        Self {
-            health,
-            longest,
-            failures: 0,
-            down_since: None,
-            prober: false,
-        }
+        Self { health, longest, failures: 0, down_since: None, prober: false }
     }
 
     /// It forwarded: the next failure is a first one again.
@@ -133,10 +127,7 @@ mod tests {
         assert!(one.after_failure(true, now + SECOND) <= PROBE_PAUSE);
         assert!(other.after_failure(true, now + SECOND) > SECOND);
         assert!(one.after_failure(true, now + 2 * PROBE_FOR) > SECOND);
-        assert!(
-            other.after_failure(true, now + SECOND) <= PROBE_PAUSE,
-            "the place was free"
-        );
+        assert!(other.after_failure(true, now + SECOND) <= PROBE_PAUSE, "the place was free");
     }
 
     #[test]

@@ -42,20 +42,12 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            refused: false,
-            forwarded: false,
-        }
+        Self { why: why.into(), refused: false, forwarded: false }
     }
 
     pub(super) fn connect(error: &io::Error) -> Self {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-        Self {
-            why: format!("connect: {error}"),
-            refused,
-            forwarded: false,
-        }
+        Self { why: format!("connect: {error}"), refused, forwarded: false }
     }
 }
 
@@ -94,16 +86,8 @@ impl Leg {
     ) -> Self {
         let (key, to) = (entry.stream.key(), &entry.destination);
         let source = entry.stream.source();
-        let host = if key.vhost() == DEFAULT_VHOST {
-            &to.host
-        } else {
-            key.vhost()
-        };
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.to_owned()
-        };
+        let host = if key.vhost() == DEFAULT_VHOST { &to.host } else { key.vhost() };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let stream = match &*source.param {
             "" => key.stream().to_owned(),
             param => format!("{}?{param}", key.stream()),
@@ -141,10 +125,7 @@ impl Leg {
         self.account();
         self.entry.lag_ms.store(0, Ordering::Relaxed);
         let forwarded = self.subscription.is_some();
-        result.map_err(|failure| Failure {
-            forwarded,
-            ..failure
-        })
+        result.map_err(|failure| Failure { forwarded, ..failure })
     }
 
     async fn drive(&mut self, connected: &impl Fn()) -> Result<(), Failure> {
@@ -209,17 +190,10 @@ impl Leg {
     fn subscribe(&mut self, msid: u32) {
         let stream = &self.entry.stream;
         let options = SubscriberOptions {
-            lag: LagLimits {
-                time: self.forward.queue_length,
-                bytes: self.forward.queue_bytes,
-            },
+            lag: LagLimits { time: self.forward.queue_length, bytes: self.forward.queue_bytes },
             gop_cache: true,
             keyframe_wait: KEYFRAME_WAIT,
-            target: Target {
-                chunk_size: stream.chunk_size(),
-                msid,
-                publish: true,
-            },
+            target: Target { chunk_size: stream.chunk_size(), msid, publish: true },
             player: false,
         };
         let mut lead = std::mem::take(&mut self.out);
@@ -261,17 +235,12 @@ impl Leg {
             return Ok(false);
         };
         let state = subscription.state();
-        self.entry
-            .lag_ms
-            .store(state.lag.as_millis() as u64, Ordering::Relaxed);
+        self.entry.lag_ms.store(state.lag.as_millis() as u64, Ordering::Relaxed);
         self.account();
         if let Some(error) = state.failed {
             return Err(Failure::new(error));
         }
-        if state
-            .blocked_since
-            .is_some_and(|since| now >= since + self.forward.hung_timeout)
-        {
+        if state.blocked_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
         }
         if state.ended && state.drained && self.leave_at.is_none() {
@@ -287,12 +256,8 @@ impl Leg {
         };
         let state = subscription.state();
         let (sent, skips) = std::mem::replace(&mut self.counted, (state.sent_bytes, state.skips));
-        self.entry
-            .sent_bytes
-            .fetch_add(state.sent_bytes - sent, Ordering::Relaxed);
-        self.entry
-            .skips
-            .fetch_add(state.skips - skips, Ordering::Relaxed);
+        self.entry.sent_bytes.fetch_add(state.sent_bytes - sent, Ordering::Relaxed);
+        self.entry.skips.fetch_add(state.skips - skips, Ordering::Relaxed);
     }
 
     fn is_blocked(&self) -> bool {
@@ -304,9 +269,7 @@ impl Leg {
 
     fn deadline(&self) -> Instant {
         let look = Instant::now() + LOOK;
-        let due = [self.session.poll_timeout(), self.leave_at]
-            .into_iter()
-            .flatten();
+        let due = [self.session.poll_timeout(), self.leave_at].into_iter().flatten();
         due.fold(look, Instant::min)
     }
 }

@@ -34,12 +34,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor that registers what it starts in `registry`.
     pub fn new(context: Arc<Context>, shards: Arc<Shards>, registry: Arc<Registry>) -> Self {
-        Self {
-            context,
-            shards,
-            registry,
-            health: Mutex::default(),
-        }
+        Self { context, shards, registry, health: Mutex::default() }
     }
 
     /// Looks at what is published whenever that changes, until the process stops.
@@ -81,15 +76,8 @@ impl Supervisor {
         let Some(entry) = self.registry.begin(stream, destination) else {
             return;
         };
-        let task = task::Task {
-            entry,
-            forward: forward.clone(),
-            health: self.health(destination),
-        };
-        self.shards
-            .least_loaded()
-            .run(move |shard| shard.clone().spawn(task.run(shard)))
-            .await;
+        let task = task::Task { entry, forward: forward.clone(), health: self.health(destination) };
+        self.shards.least_loaded().run(move |shard| shard.clone().spawn(task.run(shard))).await;
     }
 
     fn health(&self, destination: &Destination) -> Arc<backoff::Health> {

@@ -49,10 +49,9 @@ impl Entry {
         let (name, wait) = match state {
             State::Connecting => ("connecting", 0),
             State::Forwarding => ("forwarding", 0),
-            State::Waiting(until) => (
-                "waiting",
-                until.saturating_duration_since(now).as_millis() as u64,
-            ),
+            State::Waiting(until) => {
+                ("waiting", until.saturating_duration_since(now).as_millis() as u64)
+            }
             State::Stopped => ("stopped", 0),
         };
         ForwardStatus {
@@ -79,9 +78,7 @@ impl Registry {
     /// The forwards of `stream`.
     pub fn of(&self, stream: &Arc<Stream>, now: Instant) -> Vec<ForwardStatus> {
         let entries = self.lock();
-        let its = entries
-            .iter()
-            .filter(|entry| Arc::ptr_eq(&entry.stream, stream));
+        let its = entries.iter().filter(|entry| Arc::ptr_eq(&entry.stream, stream));
         its.map(|entry| entry.status(now)).collect()
     }
 
@@ -115,8 +112,7 @@ impl Registry {
 
     /// Forgets the forwards whose streams are over.
     pub fn forget_done(&self) {
-        self.lock()
-            .retain(|entry| !entry.done.load(Ordering::Relaxed));
+        self.lock().retain(|entry| !entry.done.load(Ordering::Relaxed));
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {

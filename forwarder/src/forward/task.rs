@@ -83,9 +83,9 @@ impl Task {
         let timeout = self.forward.connect_timeout;
         let lookup = tokio::time::timeout(timeout, tokio::net::lookup_host((&*to.host, to.port)));
         let addresses: Vec<SocketAddr> = match lookup.await {
-            Ok(found) => found
-                .map_err(|error| Failure::new(format!("look-up: {error}")))?
-                .collect(),
+            Ok(found) => {
+                found.map_err(|error| Failure::new(format!("look-up: {error}")))?.collect()
+            }
             Err(_) => return Err(Failure::new("look-up: no answer in time")),
         };
         let mut last = Failure::new("look-up: no address");

@@ -82,13 +82,7 @@ async fn versions(State(identity): State<Arc<Identity>>) -> Json<Envelope<Versio
 
 fn refusal(status: StatusCode) -> (StatusCode, Json<Refusal>) {
     let error = status.canonical_reason().unwrap_or("refused");
-    (
-        status,
-        Json(Refusal {
-            code: status.as_u16(),
-            error,
-        }),
-    )
+    (status, Json(Refusal { code: status.as_u16(), error }))
 }
 
 /// SRS's answer around `data`.
@@ -127,14 +121,7 @@ struct Identity {
 
 impl Identity {
     fn draw() -> Self {
-        let draw = |n| {
-            Alphanumeric
-                .sample_string(&mut rand::rng(), n)
-                .to_lowercase()
-        };
-        Self {
-            server: format!("vid-{}", draw(7)),
-            service: draw(8),
-        }
+        let draw = |n| Alphanumeric.sample_string(&mut rand::rng(), n).to_lowercase();
+        Self { server: format!("vid-{}", draw(7)), service: draw(8) }
     }
 }

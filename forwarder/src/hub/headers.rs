@@ -33,11 +33,7 @@ pub struct Slot {
 impl Slot {
     /// The slot of an audio or video header.
     pub fn new(medium: MediaKind, tracks: Tracks, kind: HeaderKind) -> Self {
-        Self {
-            medium: u8::from(medium == MediaKind::Video),
-            kind,
-            tracks,
-        }
+        Self { medium: u8::from(medium == MediaKind::Video), kind, tracks }
     }
 
     /// Whether a header for `self` takes the place of one for `other`.
@@ -47,11 +43,7 @@ impl Slot {
     }
 
     fn media_kind(self) -> MediaKind {
-        if self.medium == 0 {
-            MediaKind::Audio
-        } else {
-            MediaKind::Video
-        }
+        if self.medium == 0 { MediaKind::Audio } else { MediaKind::Video }
     }
 }
 
@@ -61,11 +53,7 @@ impl Headers {
         if payload.len() > MAX_HEADER_BYTES {
             return false;
         }
-        if self
-            .slots
-            .iter()
-            .any(|(kept, bytes)| *kept == slot && bytes == payload)
-        {
+        if self.slots.iter().any(|(kept, bytes)| *kept == slot && bytes == payload) {
             return false;
         }
         self.slots.retain(|(kept, _)| !slot.replaces(*kept));
@@ -73,8 +61,7 @@ impl Headers {
             return false;
         }
         let at = self.slots.partition_point(|(kept, _)| *kept < slot);
-        self.slots
-            .insert(at, (slot, Bytes::copy_from_slice(payload)));
+        self.slots.insert(at, (slot, Bytes::copy_from_slice(payload)));
         true
     }
 
@@ -129,16 +116,8 @@ pub struct Target {
 impl Target {
     fn encode(self, kind: MediaKind, timestamp: Timestamp, payload: &[u8], out: &mut Vec<u8>) {
         let (csid, kind) = (kind.csid(), kind.type_id());
-        let message = Message {
-            csid,
-            timestamp,
-            kind,
-            msid: self.msid,
-            payload,
-        };
-        chunk::encode(&message, self.chunk_size, &mut |piece| {
-            out.extend_from_slice(piece)
-        });
+        let message = Message { csid, timestamp, kind, msid: self.msid, payload };
+        chunk::encode(&message, self.chunk_size, &mut |piece| out.extend_from_slice(piece));
     }
 }
 

@@ -72,11 +72,7 @@ pub struct Tail {
 
 impl Tail {
     pub(super) fn new(wake: Box<dyn Wake>, at: u64) -> Self {
-        Self {
-            wake,
-            pending: AtomicBool::new(false),
-            fetched: AtomicU64::new(at),
-        }
+        Self { wake, pending: AtomicBool::new(false), fetched: AtomicU64::new(at) }
     }
 
     /// Wakes the reader once until it looks again.
@@ -97,9 +93,7 @@ impl Tail {
 
 impl std::fmt::Debug for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tail")
-            .field("fetched", &self.fetched)
-            .finish_non_exhaustive()
+        f.debug_struct("Tail").field("fetched", &self.fetched).finish_non_exhaustive()
     }
 }
 
@@ -160,13 +154,7 @@ impl Log {
         let offset = self.head;
         let home = self.write(media, timestamp)?;
         let len = u32::try_from(self.head - offset).unwrap_or(u32::MAX);
-        let entry = Entry {
-            offset,
-            len,
-            arrived_ms: now_ms,
-            epoch: self.epoch,
-            kind,
-        };
+        let entry = Entry { offset, len, arrived_ms: now_ms, epoch: self.epoch, kind };
         home.entries().push(entry);
         if media.kind != MediaKind::Data {
             self.last_timestamp = media.timestamp;
@@ -213,9 +201,7 @@ impl Log {
 
     /// Bytes held.
     pub(super) fn held_bytes(&self) -> u64 {
-        self.segments
-            .front()
-            .map_or(0, |first| self.head - first.base())
+        self.segments.front().map_or(0, |first| self.head - first.base())
     }
 
     fn write(
@@ -226,13 +212,7 @@ impl Log {
         let chunk_size = self.limits.chunk_size;
         let end = self.head + chunk::encoded_len(media.payload.len(), timestamp, chunk_size) as u64;
         let (csid, kind) = (media.kind.csid(), media.kind.type_id());
-        let message = Message {
-            csid,
-            timestamp,
-            kind,
-            msid: LOG_MSID,
-            payload: media.payload,
-        };
+        let message = Message { csid, timestamp, kind, msid: LOG_MSID, payload: media.payload };
         let mut home = None;
         let (mut at, mut failure) = (self.head, None);
         chunk::encode(&message, chunk_size, &mut |mut piece| {
@@ -336,10 +316,7 @@ impl Log {
     /// needs them when the log is over its bound: a reader that slow skips anyway.
     fn reclaim(&mut self) {
         let gop = self.gop.as_ref().map_or(self.head, |gop| gop.offset);
-        let fetched = self
-            .tails
-            .iter()
-            .map(|tail| tail.fetched.load(Ordering::Relaxed));
+        let fetched = self.tails.iter().map(|tail| tail.fetched.load(Ordering::Relaxed));
         let floor = fetched.fold(gop, u64::min);
         let most = self.limits.gop_bytes.max(LEAST_BOUND) as u64 + SEGMENT_BYTES as u64;
         while let Some(first) = self.segments.front() {

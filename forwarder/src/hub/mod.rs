@@ -6,10 +6,7 @@
 mod headers;
 mod index;
 mod log;
-#[expect(
-    unsafe_code,
-    reason = "memory that one thread appends to while others read"
-)]
+#[expect(unsafe_code, reason = "memory that one thread appends to while others read")]
 mod segment;
 mod stream;
 mod view;
@@ -59,13 +56,8 @@ pub struct Hub {
 impl Hub {
     /// An empty hub.
     pub fn new() -> Self {
-        let changes = Arc::new(Changes {
-            generation: watch::Sender::new(0),
-        });
-        Self {
-            streams: Mutex::default(),
-            changes,
-        }
+        let changes = Arc::new(Changes { generation: watch::Sender::new(0) });
+        Self { streams: Mutex::default(), changes }
     }
 
     /// Becomes the publisher of `key`.
@@ -94,10 +86,7 @@ impl Hub {
     /// The stream `key`, made if it is not there: its readers wait for a publisher.
     pub fn stream(&self, key: &StreamKey, options: StreamOptions, now: Instant) -> Arc<Stream> {
         let mut streams = self.lock();
-        if streams
-            .get(key)
-            .is_some_and(|stream| stream.phase() == Phase::Ended)
-        {
+        if streams.get(key).is_some_and(|stream| stream.phase() == Phase::Ended) {
             streams.remove(key);
         }
         entry(&mut streams, key, options, now)

@@ -85,9 +85,7 @@ impl SegmentWriter {
             written: AtomicUsize::new(0),
             entries: Mutex::new(Vec::new()),
         };
-        Ok(Self {
-            segment: Arc::new(segment),
-        })
+        Ok(Self { segment: Arc::new(segment) })
     }
 
     /// The segment, for readers.

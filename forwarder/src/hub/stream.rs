@@ -85,13 +85,7 @@ impl Stream {
             audio: Codec::default(),
         };
         let counters = Counters::default();
-        Self {
-            key,
-            options,
-            born: now,
-            state: Mutex::new(state),
-            counters,
-        }
+        Self { key, options, born: now, state: Mutex::new(state), counters }
     }
 
     /// Its name.
@@ -141,17 +135,11 @@ impl Stream {
     }
 
     pub(super) fn age_ms(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.born)
-            .as_millis()
-            .try_into()
-            .unwrap_or(u64::MAX)
+        now.saturating_duration_since(self.born).as_millis().try_into().unwrap_or(u64::MAX)
     }
 
     pub(super) fn detach(&self, tail: &Arc<Tail>) {
-        self.lock()
-            .log
-            .tails
-            .retain(|other| !Arc::ptr_eq(other, tail));
+        self.lock().log.tails.retain(|other| !Arc::ptr_eq(other, tail));
     }
 
     /// Takes the one place of a publisher; false if it is taken.
@@ -186,11 +174,7 @@ impl Stream {
     fn end_of_publish(&self, now: Instant) {
         let mut state = self.lock();
         let grace = self.options.grace;
-        state.phase = if grace.is_zero() {
-            Phase::Ended
-        } else {
-            Phase::Grace(now + grace)
-        };
+        state.phase = if grace.is_zero() { Phase::Ended } else { Phase::Grace(now + grace) };
         state.log.end_of_publish();
         state.log.notify();
     }
@@ -228,9 +212,7 @@ impl Publisher {
         }
         drop(state);
         let counters = &self.stream.counters;
-        counters
-            .received_bytes
-            .fetch_add(media.payload.len() as u64, Ordering::Relaxed);
+        counters.received_bytes.fetch_add(media.payload.len() as u64, Ordering::Relaxed);
         counters.messages.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

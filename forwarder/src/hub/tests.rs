@@ -11,10 +11,7 @@ use crate::rtmp::chunk::{self, ChunkReader, Message};
 use crate::rtmp::message::{MediaKind, MediaMessage, kind};
 
 const CHUNK: u32 = 4096;
-const LAG: LagLimits = LagLimits {
-    time: Duration::from_secs(10),
-    bytes: 16 << 20,
-};
+const LAG: LagLimits = LagLimits { time: Duration::from_secs(10), bytes: 16 << 20 };
 
 #[derive(Default)]
 struct Bell(Arc<AtomicUsize>);
@@ -26,15 +23,8 @@ impl Wake for Bell {
 }
 
 fn options() -> StreamOptions {
-    let log = LogLimits {
-        chunk_size: CHUNK,
-        gop_bytes: 4 << 20,
-        gop_messages: 2500,
-    };
-    StreamOptions {
-        log,
-        grace: Duration::from_secs(10),
-    }
+    let log = LogLimits { chunk_size: CHUNK, gop_bytes: 4 << 20, gop_messages: 2500 };
+    StreamOptions { log, grace: Duration::from_secs(10) }
 }
 
 fn key() -> StreamKey {
@@ -55,24 +45,13 @@ impl Bench {
 
     fn with(options: StreamOptions) -> Self {
         let (hub, now) = (Hub::new(), Instant::now());
-        let publisher = hub
-            .publish(&key(), options, Source::default(), now)
-            .unwrap();
-        Self {
-            hub,
-            publisher,
-            now,
-        }
+        let publisher = hub.publish(&key(), options, Source::default(), now).unwrap();
+        Self { hub, publisher, now }
     }
 
     fn put(&mut self, kind: MediaKind, timestamp: u32, payload: &[u8]) {
         let timestamp = Timestamp(timestamp);
-        let media = MediaMessage {
-            kind,
-            timestamp,
-            msid: 1,
-            payload,
-        };
+        let media = MediaMessage { kind, timestamp, msid: 1, payload };
         self.publisher.append(&media, self.now).unwrap();
         self.publisher.flush();
     }
@@ -119,13 +98,7 @@ fn decode(bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut reader = ChunkReader::new();
     let mut lead = Vec::new();
     let size = CHUNK.to_be_bytes();
-    let message = Message {
-        csid: 2,
-        timestamp: Timestamp(0),
-        kind: 1,
-        msid: 0,
-        payload: &size,
-    };
+    let message = Message { csid: 2, timestamp: Timestamp(0), kind: 1, msid: 0, payload: &size };
     chunk::encode(&message, CHUNK, &mut |piece| lead.extend_from_slice(piece));
     lead.extend_from_slice(bytes);
     let (mut input, mut out) = (&lead[..], Vec::new());
@@ -142,11 +115,7 @@ fn join(view: &mut View) -> (u64, Vec<u8>) {
     match view.start(Wish::Join { gop_cache: true }) {
         Start::At { offset, headers } => {
             let mut lead = Vec::new();
-            let target = Target {
-                chunk_size: CHUNK,
-                msid: 1,
-                publish: false,
-            };
+            let target = Target { chunk_size: CHUNK, msid: 1, publish: false };
             if let Some((headers, timestamp)) = headers {
                 headers.encode(timestamp, target, &mut lead);
             }
@@ -264,10 +233,7 @@ fn a_reader_too_far_behind_goes_on_at_a_keyframe() {
     view.refresh();
     let inside = 1500;
     assert_eq!(view.limit(&LAG, bench.now), 0, "young and small");
-    let small = LagLimits {
-        bytes: 50_000,
-        ..LAG
-    };
+    let small = LagLimits { bytes: 50_000, ..LAG };
     assert_eq!(view.limit(&small, bench.now), view.head() - 50_000);
     bench.now += Duration::from_secs(11);
     bench.keyframe(5000, 1000);
@@ -276,19 +242,9 @@ fn a_reader_too_far_behind_goes_on_at_a_keyframe() {
     let end = view.message_end(inside).unwrap();
     assert!(inside < end && end < limit, "{inside} {end} {limit}");
     let epoch = view.epoch_at(end).unwrap();
-    match view.start(Wish::Skip {
-        from: end,
-        epoch,
-        limit,
-    }) {
-        Start::At {
-            offset,
-            headers: None,
-        } => {
-            assert_eq!(
-                decode(&read(&view, offset)),
-                [(9, 5000, video(0x17, 5000, 1000))]
-            );
+    match view.start(Wish::Skip { from: end, epoch, limit }) {
+        Start::At { offset, headers: None } => {
+            assert_eq!(decode(&read(&view, offset)), [(9, 5000, video(0x17, 5000, 1000))]);
         }
         other => panic!("{other:?}"),
     }
@@ -305,21 +261,8 @@ fn a_skip_over_new_headers_sends_them() {
     let epoch = view.epoch_at(from).unwrap();
     bench.header(2);
     bench.keyframe(40, 10);
-    let start = view.start(Wish::Skip {
-        from,
-        epoch,
-        limit: 0,
-    });
-    assert!(
-        matches!(
-            start,
-            Start::At {
-                headers: Some(_),
-                ..
-            }
-        ),
-        "{start:?}"
-    );
+    let start = view.start(Wish::Skip { from, epoch, limit: 0 });
+    assert!(matches!(start, Start::At { headers: Some(_), .. }), "{start:?}");
 }
 
 #[test]
@@ -352,24 +295,11 @@ fn memory_stays_bounded_without_readers_and_with_one_that_never_reads() {
         }
         // Its view is refreshed, as a shard's pass does, and let go below its lag limit.
         view.refresh();
-        let limit = view.limit(
-            &LagLimits {
-                bytes: 1 << 20,
-                ..LAG
-            },
-            bench.now,
-        );
+        let limit = view.limit(&LagLimits { bytes: 1 << 20, ..LAG }, bench.now);
         view.trim(limit);
         let held = bench.publisher.stream().log_bytes();
-        assert!(
-            held < (4 << 20) + 2 * SEGMENT_BYTES as u64,
-            "log holds {held}"
-        );
-        assert!(
-            view.held() < (1 << 20) + 2 * SEGMENT_BYTES as u64,
-            "view holds {}",
-            view.held()
-        );
+        assert!(held < (4 << 20) + 2 * SEGMENT_BYTES as u64, "log holds {held}");
+        assert!(view.held() < (1 << 20) + 2 * SEGMENT_BYTES as u64, "view holds {}", view.held());
     }
 }
 
@@ -387,30 +317,15 @@ fn a_shard_that_sleeps_through_too_much_finds_its_way() {
     view.refresh();
     let limit = view.limit(&LAG, bench.now);
     assert!(limit > old, "the reader must skip");
-    let start = view.start(Wish::Skip {
-        from: old,
-        epoch: 0,
-        limit,
-    });
-    let Start::At { offset, .. } = start else {
-        panic!("{start:?}")
-    };
-    assert_eq!(
-        decode(&read(&view, offset)),
-        [(9, 23_960, video(0x17, 23_960, 100_000))]
-    );
+    let start = view.start(Wish::Skip { from: old, epoch: 0, limit });
+    let Start::At { offset, .. } = start else { panic!("{start:?}") };
+    assert_eq!(decode(&read(&view, offset)), [(9, 23_960, video(0x17, 23_960, 100_000))]);
 }
 
 #[test]
 fn a_gop_over_a_bound_is_not_kept() {
-    let limits = LogLimits {
-        gop_messages: 10,
-        ..options().log
-    };
-    let mut bench = Bench::with(StreamOptions {
-        log: limits,
-        ..options()
-    });
+    let limits = LogLimits { gop_messages: 10, ..options().log };
+    let mut bench = Bench::with(StreamOptions { log: limits, ..options() });
     bench.keyframe(0, 10);
     for n in 0..20 {
         bench.frame(n, 10);
@@ -424,27 +339,15 @@ fn a_gop_over_a_bound_is_not_kept() {
 fn one_publisher_at_a_time_and_the_next_one_within_grace_goes_on() {
     let mut bench = Bench::new();
     let mut view = bench.view();
-    let busy = bench
-        .hub
-        .publish(&key(), options(), Source::default(), bench.now);
+    let busy = bench.hub.publish(&key(), options(), Source::default(), bench.now);
     assert_eq!(busy.unwrap_err(), Busy);
     bench.keyframe(0, 10);
-    let Bench {
-        hub,
-        publisher,
-        now,
-    } = bench;
+    let Bench { hub, publisher, now } = bench;
     drop(publisher);
     view.refresh();
     assert!(matches!(view.phase(), Phase::Grace(_)));
-    let publisher = hub
-        .publish(&key(), options(), Source::default(), now)
-        .unwrap();
-    let mut bench = Bench {
-        hub,
-        publisher,
-        now,
-    };
+    let publisher = hub.publish(&key(), options(), Source::default(), now).unwrap();
+    let mut bench = Bench { hub, publisher, now };
     bench.keyframe(5, 20);
     view.refresh();
     assert_eq!(view.phase(), Phase::Live);
@@ -454,11 +357,7 @@ fn one_publisher_at_a_time_and_the_next_one_within_grace_goes_on() {
 
 #[test]
 fn after_the_grace_time_the_stream_is_over_and_a_new_one_begins() {
-    let Bench {
-        hub,
-        publisher,
-        now,
-    } = Bench::new();
+    let Bench { hub, publisher, now } = Bench::new();
     let mut view = publisher.stream().view(Box::<Bell>::default());
     drop(publisher);
     hub.sweep(now + Duration::from_secs(5));
@@ -467,9 +366,7 @@ fn after_the_grace_time_the_stream_is_over_and_a_new_one_begins() {
     hub.sweep(Instant::now() + Duration::from_secs(11));
     view.refresh();
     assert_eq!(view.phase(), Phase::Ended);
-    let again = hub
-        .publish(&key(), options(), Source::default(), now)
-        .unwrap();
+    let again = hub.publish(&key(), options(), Source::default(), now).unwrap();
     assert!(!Arc::ptr_eq(again.stream(), view.stream()));
 }
 
@@ -488,10 +385,7 @@ fn unused_names_are_forgotten() {
 fn readers_are_woken_once_until_they_look() {
     let mut bench = Bench::new();
     let count = Arc::new(AtomicUsize::new(0));
-    let mut view = bench
-        .publisher
-        .stream()
-        .view(Box::new(Bell(Arc::clone(&count))));
+    let mut view = bench.publisher.stream().view(Box::new(Bell(Arc::clone(&count))));
     bench.keyframe(0, 10);
     bench.keyframe(1, 10);
     assert_eq!(count.load(Ordering::Relaxed), 1);

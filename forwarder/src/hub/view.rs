@@ -130,10 +130,7 @@ impl View {
                 Some(gop) if gop.offset >= from && gop.offset >= limit => {
                     let changed = gop.epoch != epoch;
                     let headers = changed.then(|| (Arc::clone(&gop.headers), gop.timestamp));
-                    Start::At {
-                        offset: gop.offset,
-                        headers,
-                    }
+                    Start::At { offset: gop.offset, headers }
                 }
                 _ if self.has_video => Start::Keyframe { after: self.head },
                 _ => self.live_edge(),
@@ -152,12 +149,8 @@ impl View {
         let state = stream.lock();
         let log = &state.log;
         let from = match self.segments.back() {
-            Some(last) => log
-                .segments
-                .partition_point(|segment| segment.base() <= last.base()),
-            None => log
-                .segments
-                .partition_point(|segment| segment.end() <= self.head),
+            Some(last) => log.segments.partition_point(|segment| segment.base() <= last.base()),
+            None => log.segments.partition_point(|segment| segment.end() <= self.head),
         };
         if let Some(next) = log.segments.get(from) {
             let held = self.segments.back().map_or(self.head, |last| last.end());
@@ -182,10 +175,7 @@ impl View {
     /// Takes segments back from the log so that all from `offset` on is held.
     fn reach_back(&mut self, log: &Log, offset: u64) {
         let upto = self.segments.front().map_or(u64::MAX, |first| first.base());
-        let older = log
-            .segments
-            .iter()
-            .filter(|s| s.base() < upto && s.end() > offset);
+        let older = log.segments.iter().filter(|s| s.base() < upto && s.end() > offset);
         for (at, segment) in older.enumerate() {
             self.segments.insert(at, Arc::clone(segment));
         }
@@ -197,19 +187,13 @@ impl View {
             (_, Phase::Live) if self.has_video => Start::Keyframe { after: self.head },
             (_, Phase::Live) => self.live_edge(),
             // What comes next is a publisher's beginning, and that brings its headers.
-            _ => Start::At {
-                offset: self.head,
-                headers: None,
-            },
+            _ => Start::At { offset: self.head, headers: None },
         }
     }
 
     fn live_edge(&self) -> Start {
         let headers = Some((Arc::clone(&self.headers), self.last_timestamp));
-        Start::At {
-            offset: self.head,
-            headers,
-        }
+        Start::At { offset: self.head, headers }
     }
 
     /// The oldest offset a reader may stand at.
@@ -225,11 +209,7 @@ impl View {
             entries.get(at).map(|entry| entry.offset)
         });
         let bytes = self.head.saturating_sub(limits.bytes as u64);
-        young
-            .unwrap_or(self.head)
-            .min(self.head)
-            .max(bytes)
-            .max(self.floor)
+        young.unwrap_or(self.head).min(self.head).max(bytes).max(self.floor)
     }
 
     /// Lets go of what lies before `floor`, the least offset any subscriber needs.
@@ -241,17 +221,13 @@ impl View {
 
     /// Bytes of the log that this view keeps alive.
     pub fn held(&self) -> u64 {
-        self.segments
-            .front()
-            .map_or(0, |first| self.head.saturating_sub(first.base()))
+        self.segments.front().map_or(0, |first| self.head.saturating_sub(first.base()))
     }
 
     /// The bytes of `from..to`, as many slices as fit into `out`; says how many were set.
     pub fn slices<'a>(&'a self, from: u64, to: u64, out: &mut [IoSlice<'a>]) -> usize {
         let (mut n, mut next) = (0, from);
-        let first = self
-            .segments
-            .partition_point(|segment| segment.base() <= from);
+        let first = self.segments.partition_point(|segment| segment.base() <= from);
         for at in first.saturating_sub(1)..self.segments.len() {
             if n == out.len() || self.segments[at].base() >= to {
                 break;
@@ -291,17 +267,13 @@ impl View {
     pub fn entry(&self, offset: u64) -> Option<Entry> {
         let segment = self.segment_at(offset)?;
         let entries = segment.entries();
-        let at = entries
-            .binary_search_by_key(&offset, |entry| entry.offset)
-            .ok()?;
+        let at = entries.binary_search_by_key(&offset, |entry| entry.offset).ok()?;
         Some(entries[at])
     }
 
     /// Header epoch of a reader that has read up to `offset`, a message border.
     pub fn epoch_at(&self, offset: u64) -> Option<u32> {
-        let upto = self
-            .segments
-            .partition_point(|segment| segment.base() < offset);
+        let upto = self.segments.partition_point(|segment| segment.base() < offset);
         self.segments.range(..upto).rev().find_map(|segment| {
             let entries = segment.entries();
             let after = entries.partition_point(|entry| entry.offset < offset);
@@ -341,28 +313,20 @@ impl View {
     }
 
     fn segment_at(&self, offset: u64) -> Option<&Arc<Segment>> {
-        let after = self
-            .segments
-            .partition_point(|segment| segment.base() <= offset);
+        let after = self.segments.partition_point(|segment| segment.base() <= offset);
         self.segments.get(after.checked_sub(1)?)
     }
 
     /// A segment's end as far as it is part of the log: a failed append may have left bytes behind.
     fn segment_end(&self, at: usize, segment: &Segment) -> u64 {
-        let next = self
-            .segments
-            .get(at + 1)
-            .map_or(self.head, |next| next.base());
+        let next = self.segments.get(at + 1).map_or(self.head, |next| next.base());
         segment.end().min(next)
     }
 }
 
 fn at_gop(gop: &Gop) -> Start {
     let headers = Some((Arc::clone(&gop.headers), gop.timestamp));
-    Start::At {
-        offset: gop.offset,
-        headers,
-    }
+    Start::At { offset: gop.offset, headers }
 }
 
 impl Drop for View {

@@ -124,13 +124,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader over `body`.
     pub fn new(body: &'a [u8]) -> Self {
-        Self {
-            cursor: Cursor {
-                body,
-                at: 0,
-                values: 0,
-            },
-        }
+        Self { cursor: Cursor { body, at: 0, values: 0 } }
     }
 
     /// The next value; `None` at the end of the body.
@@ -251,10 +245,7 @@ impl<'a> Cursor<'a> {
             }
             marker::LONG_STRING | marker::XML => {
                 let len = u32::from_be_bytes(self.array()?);
-                Value::String(
-                    self.string(usize::try_from(len).unwrap_or(usize::MAX))?
-                        .to_owned(),
-                )
+                Value::String(self.string(usize::try_from(len).unwrap_or(usize::MAX))?.to_owned())
             }
             marker::TYPED_OBJECT => {
                 self.short_string()?;
@@ -321,19 +312,13 @@ impl<'a> Cursor<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Amf0Error> {
-        let bytes = *self
-            .rest()
-            .first_chunk()
-            .ok_or(Amf0Error::Truncated(self.at))?;
+        let bytes = *self.rest().first_chunk().ok_or(Amf0Error::Truncated(self.at))?;
         self.at += N;
         Ok(bytes)
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], Amf0Error> {
-        let bytes = self
-            .rest()
-            .get(..len)
-            .ok_or(Amf0Error::Truncated(self.at))?;
+        let bytes = self.rest().get(..len).ok_or(Amf0Error::Truncated(self.at))?;
         self.at += len;
         Ok(bytes)
     }

@@ -65,38 +65,19 @@ pub fn video(payload: &[u8]) -> VideoTag {
     }
     // Enhanced RTMP took the top bit of the frame type, so that 5 is the highest legacy one
     let codec = Codec::LegacyVideo(first & 0x0f);
-    let tag = VideoTag {
-        codec,
-        tracks: Tracks::single(0),
-        ..VideoTag::default()
-    };
+    let tag = VideoTag { codec, tracks: Tracks::single(0), ..VideoTag::default() };
     let is_key = frame_type == frame_type::KEY;
     if frame_type == frame_type::COMMAND {
-        return VideoTag {
-            transient: true,
-            ..tag
-        };
+        return VideoTag { transient: true, ..tag };
     }
     if !codec.has_avc_header() {
-        return VideoTag {
-            keyframe: is_key && !rest.is_empty(),
-            ..tag
-        };
+        return VideoTag { keyframe: is_key && !rest.is_empty(), ..tag };
     }
     // packet type, composition time, data: FFmpeg skips headers without data as well
     match (rest.first(), rest.len() > 4) {
-        (Some(0), true) => VideoTag {
-            header: Some(HeaderKind::SequenceStart),
-            ..tag
-        },
-        (Some(1), true) => VideoTag {
-            keyframe: is_key,
-            ..tag
-        },
-        (Some(2), _) => VideoTag {
-            transient: true,
-            ..tag
-        },
+        (Some(0), true) => VideoTag { header: Some(HeaderKind::SequenceStart), ..tag },
+        (Some(1), true) => VideoTag { keyframe: is_key, ..tag },
+        (Some(2), _) => VideoTag { transient: true, ..tag },
         _ => tag,
     }
 }
@@ -153,40 +134,26 @@ fn enhanced_video(frame_type: u8, packet_type: u8, rest: &[u8]) -> VideoTag {
     };
     // the frame type of metadata is to be ignored; a command has no codec and no body
     if frame_type == frame_type::COMMAND && packet_type != packet_type::VIDEO_METADATA {
-        return VideoTag {
-            transient: true,
-            ..VideoTag::default()
-        };
+        return VideoTag { transient: true, ..VideoTag::default() };
     }
     let Some(body) = Body::parse(packet_type, packet_type::VIDEO_MULTITRACK, rest) else {
         return VideoTag::default();
     };
-    let tag = VideoTag {
-        codec: body.codec,
-        tracks: body.tracks,
-        ..VideoTag::default()
-    };
+    let tag = VideoTag { codec: body.codec, tracks: body.tracks, ..VideoTag::default() };
     match (body.packet_type, body.has_data) {
-        (packet_type::SEQUENCE_START, true) => VideoTag {
-            header: Some(HeaderKind::SequenceStart),
-            ..tag
-        },
-        (packet_type::CODED_FRAMES | packet_type::VIDEO_CODED_FRAMES_X, has_data) => VideoTag {
-            keyframe: has_data && frame_type == frame_type::KEY,
-            ..tag
-        },
-        (packet_type::SEQUENCE_END, _) => VideoTag {
-            transient: true,
-            ..tag
-        },
-        (packet_type::VIDEO_METADATA, true) => VideoTag {
-            header: Some(HeaderKind::Metadata),
-            ..tag
-        },
-        (packet_type::VIDEO_MPEG2TS_SEQUENCE_START, true) => VideoTag {
-            header: Some(HeaderKind::Mpeg2TsSequenceStart),
-            ..tag
-        },
+        (packet_type::SEQUENCE_START, true) => {
+            VideoTag { header: Some(HeaderKind::SequenceStart), ..tag }
+        }
+        (packet_type::CODED_FRAMES | packet_type::VIDEO_CODED_FRAMES_X, has_data) => {
+            VideoTag { keyframe: has_data && frame_type == frame_type::KEY, ..tag }
+        }
+        (packet_type::SEQUENCE_END, _) => VideoTag { transient: true, ..tag },
+        (packet_type::VIDEO_METADATA, true) => {
+            VideoTag { header: Some(HeaderKind::Metadata), ..tag }
+        }
+        (packet_type::VIDEO_MPEG2TS_SEQUENCE_START, true) => {
+            VideoTag { header: Some(HeaderKind::Mpeg2TsSequenceStart), ..tag }
+        }
         _ => tag,
     }
 }
@@ -198,24 +165,15 @@ fn enhanced_audio(packet_type: u8, rest: &[u8]) -> AudioTag {
     let Some(body) = body else {
         return AudioTag::default();
     };
-    let tag = AudioTag {
-        codec: body.codec,
-        tracks: body.tracks,
-        ..AudioTag::default()
-    };
+    let tag = AudioTag { codec: body.codec, tracks: body.tracks, ..AudioTag::default() };
     match (body.packet_type, body.has_data) {
-        (packet_type::SEQUENCE_START, true) if body.codec.has_audio_header() => AudioTag {
-            header: Some(HeaderKind::SequenceStart),
-            ..tag
-        },
-        (packet_type::SEQUENCE_END, _) => AudioTag {
-            transient: true,
-            ..tag
-        },
-        (packet_type::AUDIO_MULTICHANNEL_CONFIG, true) => AudioTag {
-            header: Some(HeaderKind::Metadata),
-            ..tag
-        },
+        (packet_type::SEQUENCE_START, true) if body.codec.has_audio_header() => {
+            AudioTag { header: Some(HeaderKind::SequenceStart), ..tag }
+        }
+        (packet_type::SEQUENCE_END, _) => AudioTag { transient: true, ..tag },
+        (packet_type::AUDIO_MULTICHANNEL_CONFIG, true) => {
+            AudioTag { header: Some(HeaderKind::Metadata), ..tag }
+        }
         _ => tag,
     }
 }
@@ -279,11 +237,6 @@ impl Body {
             tracks.insert(body.id);
             has_data &= !body.data.is_empty();
         }
-        Some(Self {
-            packet_type,
-            codec: first.codec,
-            tracks,
-            has_data,
-        })
+        Some(Self { packet_type, codec: first.codec, tracks, has_data })
     }
 }

@@ -31,21 +31,13 @@ pub(crate) fn recordings() -> Vec<Recording> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "c2s" || e == "s2c"))
         .map(|path| Recording {
-            name: path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes: std::fs::read(&path).unwrap(),
             path,
         })
         .collect();
     recordings.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(
-        recordings.len() > 60,
-        "recordings are missing from {}",
-        folder.display()
-    );
+    assert!(recordings.len() > 60, "recordings are missing from {}", folder.display());
     recordings
 }
 
@@ -77,13 +69,7 @@ impl Owned {
 impl From<Message<'_>> for Owned {
     fn from(m: Message<'_>) -> Self {
         let payload = m.payload.to_vec();
-        Self {
-            csid: m.csid,
-            timestamp: m.timestamp.0,
-            kind: m.kind,
-            msid: m.msid,
-            payload,
-        }
+        Self { csid: m.csid, timestamp: m.timestamp.0, kind: m.kind, msid: m.msid, payload }
     }
 }
 
@@ -103,9 +89,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Owned> {
 fn pieces(mut bytes: &[u8], longest: usize, seed: u64) -> impl Iterator<Item = &[u8]> {
     let mut state = seed;
     std::iter::from_fn(move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let n = (1 + (state >> 33) as usize % longest).min(bytes.len());
         let (piece, rest) = bytes.split_at(n);
         bytes = rest;
@@ -124,10 +108,7 @@ fn decoded_independently<'a>(files: impl IntoIterator<Item = &'a Path>) -> Vec<V
         .output()
         .expect("python3 has to be installed: the independent decoder is written in Python");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "the independent decoder failed:\n{errors}"
-    );
+    assert!(output.status.success(), "the independent decoder failed:\n{errors}");
     let mut dump = &output.stdout[..];
     let word = |dump: &mut &[u8]| {
         let (&word, rest) = dump.split_first_chunk().unwrap();
@@ -142,13 +123,7 @@ fn decoded_independently<'a>(files: impl IntoIterator<Item = &'a Path>) -> Vec<V
             let (payload, rest) = dump.split_at(len as usize);
             dump = rest;
             let kind = u8::try_from(kind).unwrap();
-            Owned {
-                csid,
-                timestamp,
-                kind,
-                msid,
-                payload: payload.to_vec(),
-            }
+            Owned { csid, timestamp, kind, msid, payload: payload.to_vec() }
         };
         files.push((0..count).map(message).collect());
     }
@@ -221,9 +196,7 @@ fn independent_decoder_reads_what_we_encode() {
         expected.extend(messages.iter().cloned());
         for message in &mut expected[1..] {
             message.timestamp = message.timestamp.wrapping_add(offset);
-            encode(&message.as_message(), size, &mut |bytes| {
-                wire.extend_from_slice(bytes)
-            });
+            encode(&message.as_message(), size, &mut |bytes| wire.extend_from_slice(bytes));
         }
         let path = folder.path().join(format!("chunks-of-{size}"));
         std::fs::write(&path, &wire).unwrap();
@@ -233,10 +206,6 @@ fn independent_decoder_reads_what_we_encode() {
     for ((path, wire, expected), theirs) in streams.iter().zip(theirs) {
         let name = path.display().to_string();
         assert_same(&theirs, expected, &name);
-        assert_same(
-            &read(pieces(&wire[HANDSHAKE..], 20_000, 1)),
-            expected,
-            &name,
-        );
+        assert_same(&read(pieces(&wire[HANDSHAKE..], 20_000, 1)), expected, &name);
     }
 }

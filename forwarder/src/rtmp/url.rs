@@ -83,18 +83,10 @@ struct Escaped<'a>(&'a str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MAX_CHARS: usize = 256;
-        let end = self
-            .0
-            .char_indices()
-            .nth(MAX_CHARS)
-            .map_or(self.0.len(), |(end, _)| end);
+        let end = self.0.char_indices().nth(MAX_CHARS).map_or(self.0.len(), |(end, _)| end);
         let (shown, hidden) = self.0.split_at(end);
         write!(f, "{}", shown.escape_debug())?;
-        if hidden.is_empty() {
-            Ok(())
-        } else {
-            f.write_str("...")
-        }
+        if hidden.is_empty() { Ok(()) } else { f.write_str("...") }
     }
 }
 
@@ -109,11 +101,7 @@ fn check_text(part: &'static str, text: &str) -> Result<(), UrlError> {
 
 fn check_len(part: &'static str, text: &str, limit: usize) -> Result<(), UrlError> {
     let len = text.len();
-    if len > limit {
-        Err(UrlError::TooLong { part, len, limit })
-    } else {
-        Ok(())
-    }
+    if len > limit { Err(UrlError::TooLong { part, len, limit }) } else { Ok(()) }
 }
 
 /// `host[:port]`; an IPv6 address in brackets, which are taken off.
@@ -124,8 +112,7 @@ fn split_host(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| UrlError::Host)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| UrlError::Host)?;
             match port.strip_prefix(':') {
                 None if !port.is_empty() => return Err(UrlError::Host),
                 port => (host, port),
@@ -141,13 +128,9 @@ fn split_host(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
         return Err(UrlError::Empty("host"));
     }
     let port = match port {
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(
-            digits
-                .parse()
-                .ok()
-                .filter(|&port| port != 0)
-                .ok_or(UrlError::Port)?,
-        ),
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(digits.parse().ok().filter(|&port| port != 0).ok_or(UrlError::Port)?)
+        }
         Some(_) => return Err(UrlError::Port),
         None => None,
     };
@@ -161,7 +144,5 @@ fn split_query(text: &str) -> (&str, &str) {
 
 /// The elements of a path, without empty ones and FMLE's `_definst_` (the default instance).
 fn elements(path: &str) -> Vec<&str> {
-    path.split('/')
-        .filter(|element| !element.is_empty() && *element != "_definst_")
-        .collect()
+    path.split('/').filter(|element| !element.is_empty() && *element != "_definst_").collect()
 }

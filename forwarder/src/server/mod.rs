@@ -28,15 +28,9 @@ const STOP_SWEEP: Duration = Duration::from_millis(50);
 ///
 /// Errors: an address cannot be bound, the pid file is locked, threads cannot be made.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
-    let _pid_file = config
-        .pid
-        .as_deref()
-        .map(process::PidFile::lock)
-        .transpose()?;
+    let _pid_file = config.pid.as_deref().map(process::PidFile::lock).transpose()?;
     config.max_connections = process::fit_connections(config.max_connections)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         // Before anything is served, so that no signal finds its default action.
         let signals = Signals::new().context("signals")?;
@@ -86,26 +80,17 @@ impl Server {
         let registry = Arc::new(Registry::default());
         let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
         let bound = bound.collect::<std::io::Result<Vec<_>>>()?;
-        let sampler = Arc::new(snapshot::Sampler::new(
-            Arc::clone(&context),
-            Arc::clone(&registry),
-            bound,
-        ));
+        let sampler =
+            Arc::new(snapshot::Sampler::new(Arc::clone(&context), Arc::clone(&registry), bound));
         for listener in listeners {
             info!(address = %listener.local_addr()?, "listening");
             let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&shards), listener)?;
             tasks.spawn(acceptor.run());
         }
-        let supervisor = Supervisor::new(
-            Arc::clone(&context),
-            Arc::clone(&shards),
-            Arc::clone(&registry),
-        );
+        let supervisor =
+            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&registry));
         tasks.spawn(supervisor.run());
-        tasks.spawn(until(
-            end.clone(),
-            sweep(Arc::clone(&context), Arc::clone(&sampler)),
-        ));
+        tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
         if let Some(listener) = api {
             info!(address = %listener.local_addr()?, "http api listening");
             let listener = TcpListener::from_std(listener)?;
@@ -117,13 +102,7 @@ impl Server {
                 }
             });
         }
-        Ok(Self {
-            context,
-            shards,
-            tasks,
-            drain_timeout,
-            end,
-        })
+        Ok(Self { context, shards, tasks, drain_timeout, end })
     }
 
     async fn serve(self, mut signals: Signals) -> anyhow::Result<()> {
@@ -131,11 +110,7 @@ impl Server {
             info!("stopping at once");
             return Ok(());
         }
-        let open = self
-            .context
-            .totals
-            .open
-            .load(std::sync::atomic::Ordering::Relaxed);
+        let open = self.context.totals.open.load(std::sync::atomic::Ordering::Relaxed);
         info!(connections = open, timeout = ?self.drain_timeout, "stopping gracefully");
         self.context.stop.cancel();
         let drain_timeout = self.drain_timeout;
@@ -149,13 +124,7 @@ impl Server {
 
     /// Waits until every connection and forward has said goodbye.
     async fn drain(self) {
-        let Self {
-            context,
-            shards,
-            tasks,
-            end,
-            ..
-        } = self;
+        let Self { context, shards, tasks, end, .. } = self;
         let ending = tokio::spawn(async move {
             loop {
                 context.hub.end_all();

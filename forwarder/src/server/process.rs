@@ -47,10 +47,7 @@ impl PidFile {
     /// Fails if another process holds it.
     pub(super) fn lock(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).with_context(|| format!("pid file {shown}"))?;
         }
         let file = File::options()
@@ -67,12 +64,8 @@ impl PidFile {
             }
             Err((_, error)) => bail!("pid file {shown}: {error}"),
         };
-        lock.set_len(0)
-            .and_then(|()| writeln!(&*lock, "{}", std::process::id()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        lock.set_len(0).and_then(|()| writeln!(&*lock, "{}", std::process::id()))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
     }
 }
 

@@ -34,12 +34,7 @@ struct Rate {
 
 impl Sampler {
     pub(super) fn new(context: Arc<Context>, forwards: Arc<Registry>, listen: Vec<String>) -> Self {
-        Self {
-            context,
-            forwards,
-            listen,
-            rates: Mutex::default(),
-        }
+        Self { context, forwards, listen, rates: Mutex::default() }
     }
 
     /// Looks at the byte counters.
@@ -51,11 +46,7 @@ impl Sampler {
         for stream in &streams {
             let bytes = stream.counters.received_bytes.load(Relaxed);
             let id = Arc::as_ptr(stream) as usize;
-            let rate = rates.get(&id).copied().unwrap_or(Rate {
-                since: now,
-                bytes,
-                bps: 0,
-            });
+            let rate = rates.get(&id).copied().unwrap_or(Rate { since: now, bytes, bps: 0 });
             next.insert(id, rate.moved(now, bytes));
         }
         *rates = next;
@@ -65,13 +56,8 @@ impl Sampler {
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
         let totals = &self.context.totals;
-        let mut streams: Vec<_> = self
-            .context
-            .hub
-            .list()
-            .iter()
-            .map(|stream| self.stream(stream, now))
-            .collect();
+        let mut streams: Vec<_> =
+            self.context.hub.list().iter().map(|stream| self.stream(stream, now)).collect();
         streams.sort_by(|a, b| (&a.vhost, &a.app, &a.stream).cmp(&(&b.vhost, &b.app, &b.stream)));
         Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -106,19 +92,13 @@ impl Sampler {
             known => known.to_string(),
         };
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = rates
-            .get(&(Arc::as_ptr(stream) as usize))
-            .map_or(0, |rate| rate.bps);
+        let rate = rates.get(&(Arc::as_ptr(stream) as usize)).map_or(0, |rate| rate.bps);
         StreamStatus {
             vhost: key.vhost().into(),
             app: key.app().into(),
             stream: key.stream().into(),
             state: state.into(),
-            publisher: if state == "live" {
-                stream.source().peer
-            } else {
-                String::new()
-            },
+            publisher: if state == "live" { stream.source().peer } else { String::new() },
             players: counters.players.load(Relaxed),
             received_bytes: counters.received_bytes.load(Relaxed),
             messages: counters.messages.load(Relaxed),
@@ -139,10 +119,6 @@ impl Rate {
             return self;
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
-        Self {
-            since: now,
-            bytes,
-            bps: (bits / elapsed.as_secs_f64()) as u64,
-        }
+        Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
     }
 }

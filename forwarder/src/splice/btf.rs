@@ -61,9 +61,7 @@ impl Offsets {
         let in_block = |field| {
             let path = &["strp", "strp", field];
             let found = btf.field("sk_skb_cb", path)?.exactly(4, field)?;
-            block
-                .checked_add(found)
-                .ok_or_else(|| BtfError::Missing(field.to_owned()))
+            block.checked_add(found).ok_or_else(|| BtfError::Missing(field.to_owned()))
         };
         Ok(Self {
             strp_full_len: in_block("full_len")?,
@@ -95,11 +93,7 @@ impl Field {
         if self.bytes == expected {
             return Ok(self.offset);
         }
-        Err(BtfError::Width {
-            field: field.to_owned(),
-            bytes: self.bytes,
-            expected,
-        })
+        Err(BtfError::Width { field: field.to_owned(), bytes: self.bytes, expected })
     }
 }
 
@@ -168,9 +162,7 @@ impl<'a> Btf<'a> {
             .ok_or_else(missing)?;
         let (mut place, mut offset) = (found.0, 0_u32);
         for member in path {
-            let found = self
-                .member(place, member, MAX_NESTING)
-                .ok_or_else(missing)?;
+            let found = self.member(place, member, MAX_NESTING).ok_or_else(missing)?;
             offset = offset.checked_add(found.0).ok_or_else(missing)?;
             place = found.1;
         }
@@ -200,9 +192,7 @@ impl<'a> Btf<'a> {
     }
 
     fn member_at(&self, owner_at: usize, owner: &Type, nth: usize) -> Option<Member> {
-        let at = owner_at
-            .checked_add(12)?
-            .checked_add(nth.checked_mul(12)?)?;
+        let at = owner_at.checked_add(12)?.checked_add(nth.checked_mul(12)?)?;
         let bits = word(self.bytes, at.checked_add(8)?)?;
         let (bit_field, bits) = match owner.has_bit_fields {
             true => (bits >> 24 != 0, bits & 0xff_ffff),
@@ -270,9 +260,7 @@ impl<'a> Btf<'a> {
     }
 
     fn is_named(&self, name: u32, wanted: &str) -> bool {
-        let text = usize::try_from(name)
-            .ok()
-            .and_then(|at| self.strings.get(at..));
+        let text = usize::try_from(name).ok().and_then(|at| self.strings.get(at..));
         text.and_then(|text| text.strip_prefix(wanted.as_bytes()))
             .is_some_and(|rest| rest.first() == Some(&0))
     }

@@ -136,11 +136,7 @@ impl SpliceProgram {
             program.load()?;
             program.attach(maps.sources.fd())?;
         }
-        Ok(Self {
-            maps: Mutex::new(maps),
-            events: Mutex::new(Some(events)),
-            _ebpf: ebpf,
-        })
+        Ok(Self { maps: Mutex::new(maps), events: Mutex::new(Some(events)), _ebpf: ebpf })
     }
 
     /// Splices `source` to `target`: from now on the kernel carries every byte, first those that
@@ -174,9 +170,7 @@ impl SpliceProgram {
         self.maps().insert(&pair, source, target, control, walk)?;
         if let Err(error) = socket::kick(source) {
             // It cannot be said that nothing has moved.
-            return Err(io::Error::other(format!(
-                "spliced, but not kicked: {error}"
-            )));
+            return Err(io::Error::other(format!("spliced, but not kicked: {error}")));
         }
         Ok(pair)
     }
@@ -250,26 +244,20 @@ impl Maps {
         walk: Option<&Walk>,
     ) -> io::Result<()> {
         let stat = Stat::default();
-        self.stats
-            .insert(pair.source, stat, NO_EXIST)
-            .map_err(io_error)?;
+        self.stats.insert(pair.source, stat, NO_EXIST).map_err(io_error)?;
         let rest = (|| {
             if let Some(walk) = walk {
                 self.walks.insert(pair.source, walk, NO_EXIST)?;
             }
             self.controls.insert(pair.source, control, NO_EXIST)?;
-            self.targets
-                .insert(pair.target, target.as_raw_fd(), NO_EXIST)
+            self.targets.insert(pair.target, target.as_raw_fd(), NO_EXIST)
         })();
         if let Err(error) = rest {
             // The target may be another pair's: it stays.
             self.forget_source(pair)?;
             return Err(io_error(error));
         }
-        if let Err(error) = self
-            .sources
-            .insert(pair.source, source.as_raw_fd(), NO_EXIST)
-        {
+        if let Err(error) = self.sources.insert(pair.source, source.as_raw_fd(), NO_EXIST) {
             self.forget(pair)?;
             return Err(io_error(error));
         }
@@ -343,11 +331,8 @@ fn show_log(ebpf: &mut Ebpf) {
     };
     std::thread::spawn(move || {
         loop {
-            let mut readable = nix::libc::pollfd {
-                fd: logger.as_raw_fd(),
-                events: nix::libc::POLLIN,
-                revents: 0,
-            };
+            let mut readable =
+                nix::libc::pollfd { fd: logger.as_raw_fd(), events: nix::libc::POLLIN, revents: 0 };
             // SAFETY: one descriptor that `logger` keeps open, in memory that is ours.
             if unsafe { nix::libc::poll(&raw mut readable, 1, -1) } < 0 {
                 return;
@@ -358,8 +343,7 @@ fn show_log(ebpf: &mut Ebpf) {
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, String> {
-    ebpf.take_map(name)
-        .ok_or_else(|| format!("the kernel program has no map {name}"))
+    ebpf.take_map(name).ok_or_else(|| format!("the kernel program has no map {name}"))
 }
 
 /// A failed load, sorted by whether rights or the kernel are missing.
@@ -409,9 +393,7 @@ const NO_EXIST: u64 = 1;
 
 /// The program, if the build found it.
 #[cfg(bpf_object)]
-const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
-    env!("OUT_DIR"),
-    "/forwarder.o"
-)));
+const OBJECT: Option<&[u8]> =
+    Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forwarder.o")));
 #[cfg(not(bpf_object))]
 const OBJECT: Option<&[u8]> = None;

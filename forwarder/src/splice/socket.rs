@@ -60,10 +60,7 @@ impl TcpCounters {
         let not_sent = u32::from_ne_bytes(*info.get(NOTSENT_BYTES..)?.first_chunk()?);
         // Bytes sent again are counted as sent each time.
         let sent = u64_at(BYTES_SENT)?.checked_sub(u64_at(BYTES_RETRANS)?)?;
-        Some(Self {
-            written: sent.checked_add(u64::from(not_sent))?,
-            acked: u64_at(BYTES_ACKED)?,
-        })
+        Some(Self { written: sent.checked_add(u64::from(not_sent))?, acked: u64_at(BYTES_ACKED)? })
     }
 }
 
@@ -72,13 +69,7 @@ fn option(socket: BorrowedFd<'_>, level: i32, name: i32, out: &mut [u8]) -> io::
     let mut len = libc::socklen_t::try_from(out.len()).map_err(io::Error::other)?;
     // SAFETY: an open descriptor, and `len` bytes that may be written.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            out.as_mut_ptr().cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(socket.as_raw_fd(), level, name, out.as_mut_ptr().cast(), &raw mut len)
     };
     match result {
         0 => usize::try_from(len).map_err(io::Error::other),

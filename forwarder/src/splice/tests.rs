@@ -53,12 +53,7 @@ impl Hop {
         let (target, receiver) = connection();
         receiver.set_read_timeout(Some(WITHIN)).unwrap();
         source.set_nonblocking(true).unwrap();
-        Self {
-            sender,
-            source,
-            target,
-            receiver,
-        }
+        Self { sender, source, target, receiver }
     }
 
     /// Carries what there is in user space until the source would block; whether it has ended.
@@ -82,9 +77,7 @@ impl Hop {
     /// Back to user space; gives the bytes that the kernel carried.
     fn unsplice(&self, program: &SpliceProgram, pair: &Pair) -> u64 {
         program.remove_source(pair).unwrap();
-        wait("drained", || {
-            program.is_drained(pair, self.target.as_fd()).unwrap()
-        });
+        wait("drained", || program.is_drained(pair, self.target.as_fd()).unwrap());
         let stat = program.stat(pair).unwrap();
         program.remove_target(pair).unwrap();
         assert_eq!((stat.flags, stat.dropped), (0, 0));
@@ -120,11 +113,7 @@ fn send(
         let mut sent = 0;
         while sent < bytes.len() {
             wait("read", || received.load(Ordering::Relaxed) + AHEAD > sent);
-            let most = if random.random_ratio(1, 4) {
-                200_000
-            } else {
-                5_000
-            };
+            let most = if random.random_ratio(1, 4) { 200_000 } else { 5_000 };
             let end = (sent + random.random_range(1..=most)).min(bytes.len());
             sender.write_all(&bytes[sent..end]).unwrap();
             sent = end;
@@ -174,14 +163,8 @@ fn bytes_are_whole_through_many_changes_between_kernel_and_user_space() {
         cycles += 1;
     }
     hop.target.shutdown(Shutdown::Write).unwrap();
-    assert!(
-        receiver.join().unwrap() == bytes,
-        "other bytes came out than went in"
-    );
-    assert!(
-        cycles > 2 && by_kernel > 4 << 20,
-        "{cycles} cycles, {by_kernel} bytes"
-    );
+    assert!(receiver.join().unwrap() == bytes, "other bytes came out than went in");
+    assert!(cycles > 2 && by_kernel > 4 << 20, "{cycles} cycles, {by_kernel} bytes");
     sender.join().unwrap();
 }
 
@@ -208,24 +191,16 @@ fn a_reader_that_stops_is_reported_and_bounded() {
     let mut events = program.take_events().unwrap();
     assert!(program.take_events().is_none(), "a second receiver");
     let mut hop = Hop::new();
-    let limits = PairLimits {
-        soft: 1 << 20,
-        hard: 16 << 20,
-    };
+    let limits = PairLimits { soft: 1 << 20, hard: 16 << 20 };
     let pair = hop.splice(&program, &limits);
     let bytes = random_bytes(24 << 20);
     hop.sender.write_all(&bytes).unwrap();
-    wait("broken", || {
-        program.stat(&pair).unwrap().flags & OVER_HARD != 0
-    });
+    wait("broken", || program.stat(&pair).unwrap().flags & OVER_HARD != 0);
     let kinds = [EventKind::OverSoft, EventKind::OverHard];
     for (kind, limit) in kinds.into_iter().zip([limits.soft, limits.hard]) {
         let event = events.poll().unwrap();
         assert_eq!((event.source, event.kind), (pair.source, kind));
-        assert!(
-            event.backlog > limit && event.backlog <= limit + (1 << 20),
-            "{event:?}"
-        );
+        assert!(event.backlog > limit && event.backlog <= limit + (1 << 20), "{event:?}");
     }
     assert_eq!(events.poll(), None, "each crossing is reported once");
     wait("counted", || {
@@ -256,10 +231,7 @@ fn a_target_that_goes_is_reported() {
         event.is_some()
     });
     let event = event.unwrap();
-    assert_eq!(
-        (event.source, event.kind),
-        (pair.source, EventKind::NoTarget)
-    );
+    assert_eq!((event.source, event.kind), (pair.source, EventKind::NoTarget));
     assert_eq!(program.stat(&pair).unwrap().dropped, 4);
     program.remove_source(&pair).unwrap();
     program.remove_target(&pair).unwrap();
@@ -272,9 +244,7 @@ fn a_socket_is_in_one_pair_and_a_refusal_changes_nothing() {
     let limits = PairLimits::default();
     let pair = hop.splice(&program, &limits);
     for (source, target) in [(&hop.source, &other.target), (&other.source, &hop.target)] {
-        let error = program
-            .insert(source.as_fd(), target.as_fd(), &limits, None)
-            .unwrap_err();
+        let error = program.insert(source.as_fd(), target.as_fd(), &limits, None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::EEXIST), "{error}");
     }
     hop.sender.write_all(b"still there").unwrap();

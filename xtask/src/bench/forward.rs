@@ -59,11 +59,7 @@ impl Row for Latency {
 /// Runs one turn.
 pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Latency> {
     let mut setup = Setup::pair(kind, cores)?;
-    let shape = Shape {
-        fps: args.fps,
-        gop: args.fps,
-        bitrate: args.bitrate,
-    };
+    let shape = Shape { fps: args.fps, gop: args.fps, bitrate: args.bitrate };
     let mut publisher = Publisher::start(&setup.publish, shape)?;
     let mut player = Connection::open(&setup.play, Goal::Play)?;
     let mut samples = Samples::default();
@@ -97,9 +93,5 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Latency> {
         })?;
     }
     let missing = (last + 1).saturating_sub(seen);
-    Ok(Latency {
-        samples: samples.len(),
-        missing,
-        latency: samples.quantiles(),
-    })
+    Ok(Latency { samples: samples.len(), missing, latency: samples.quantiles() })
 }

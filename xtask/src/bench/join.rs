@@ -45,10 +45,7 @@ impl Row for Joins {
     const HEADS: &'static [&'static str] = &["joins", "p50 ms", "p99 ms", "max ms"];
 
     fn cells(&self) -> Vec<String> {
-        [self.joins.to_string()]
-            .into_iter()
-            .chain(self.time.cells())
-            .collect()
+        [self.joins.to_string()].into_iter().chain(self.time.cells()).collect()
     }
 }
 
@@ -56,11 +53,7 @@ impl Row for Joins {
 /// places of a GOP, also where joiners wait for its end.
 pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Joins> {
     let mut setup = Setup::single(kind, cores)?;
-    let shape = Shape {
-        fps: 25,
-        gop: 50,
-        bitrate: args.bitrate,
-    };
+    let shape = Shape { fps: 25, gop: 50, bitrate: args.bitrate };
     let mut publisher = Publisher::start(&setup.publish, shape)?;
     // The first player makes sure that there is a keyframe to be had.
     join(&setup.play)?;
@@ -78,10 +71,7 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Joins> {
     for thread in joining {
         samples.push(thread.join().map_err(|_| anyhow!("a joiner panicked"))??);
     }
-    Ok(Joins {
-        joins: samples.len(),
-        time: samples.quantiles(),
-    })
+    Ok(Joins { joins: samples.len(), time: samples.quantiles() })
 }
 
 fn join(url: &RtmpUrl) -> Result<Duration> {

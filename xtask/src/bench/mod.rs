@@ -37,10 +37,7 @@ impl Cores {
             return Ok(Self::default());
         };
         process::pin(load)?;
-        Ok(Self {
-            server: Some(server),
-            load: Some(load),
-        })
+        Ok(Self { server: Some(server), load: Some(load) })
     }
 }
 
@@ -95,17 +92,15 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let turns = (0..args.rounds).flat_map(|round| kinds.iter().map(move |kind| (round, *kind)));
     match &args.bench {
-        Bench::Forward(options) => report::run(turns, args.json.as_deref(), |kind| {
-            forward::measure(options, kind, cores)
-        }),
-        Bench::Join(options) => report::run(turns, args.json.as_deref(), |kind| {
-            join::measure(options, kind, cores)
-        }),
+        Bench::Forward(options) => {
+            report::run(turns, args.json.as_deref(), |kind| forward::measure(options, kind, cores))
+        }
+        Bench::Join(options) => {
+            report::run(turns, args.json.as_deref(), |kind| join::measure(options, kind, cores))
+        }
         Bench::Players(options) => {
             players::check_limit(options, limit)?;
-            report::run(turns, args.json.as_deref(), |kind| {
-                players::measure(options, kind, cores)
-            })
+            report::run(turns, args.json.as_deref(), |kind| players::measure(options, kind, cores))
         }
     }
 }

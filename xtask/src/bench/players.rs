@@ -134,10 +134,7 @@ impl Row for FanOut {
 pub fn check_limit(args: &Args, open_files: u64) -> Result<()> {
     let wanted = u64::try_from(args.players)? + OTHER_FILES;
     if wanted > open_files {
-        bail!(
-            "{} players need {wanted} open files, the limit is {open_files}",
-            args.players
-        );
+        bail!("{} players need {wanted} open files, the limit is {open_files}", args.players);
     }
     Ok(())
 }
@@ -145,15 +142,9 @@ pub fn check_limit(args: &Args, open_files: u64) -> Result<()> {
 /// Runs one turn.
 pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
     let mut setup = Setup::single(kind, cores)?;
-    let shape = Shape {
-        fps: 25,
-        gop: 50,
-        bitrate: args.bitrate,
-    };
+    let shape = Shape { fps: 25, gop: 50, bitrate: args.bitrate };
     let mut publisher = Publisher::start(&setup.publish, shape)?;
-    let probes = (0..PROBES)
-        .map(|_| Probe::start(&setup.play))
-        .collect::<Result<Vec<_>>>()?;
+    let probes = (0..PROBES).map(|_| Probe::start(&setup.play)).collect::<Result<Vec<_>>>()?;
     let rss_before = setup.rss()?;
     let mut fleet = Fleet::new(connect_all(&setup.play, args.players));
     let deadline = Instant::now() + JOIN_WITHIN;
@@ -161,11 +152,7 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
         setup.check()?;
         publisher.check()?;
         if Instant::now() > deadline {
-            bail!(
-                "{} of {} players joined in {JOIN_WITHIN:?}",
-                fleet.players.len(),
-                args.players
-            );
+            bail!("{} of {} players joined in {JOIN_WITHIN:?}", fleet.players.len(), args.players);
         }
         Ok(fleet.players.len() < args.players)
     })?;
@@ -196,11 +183,7 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
     let expected = float(published) * seen.wire_per_payload().context("the probes saw nothing")?;
     let delivered = |player: &Player| float(player.bytes) / expected;
     let sum: f64 = fleet.players.iter().map(delivered).sum();
-    let worst = fleet
-        .players
-        .iter()
-        .map(delivered)
-        .fold(f64::INFINITY, f64::min);
+    let worst = fleet.players.iter().map(delivered).fold(f64::INFINITY, f64::min);
     let players = fleet.players.len();
     Ok(FanOut {
         players,
@@ -265,11 +248,7 @@ struct Player {
 impl Fleet {
     fn new(joining: Receiver<Result<Connection>>) -> Self {
         // With MSG_TRUNC the kernel writes nothing here; the length is what it may drop at once.
-        Self {
-            joining,
-            players: Vec::new(),
-            discard: vec![0; 1 << 20],
-        }
+        Self { joining, players: Vec::new(), discard: vec![0; 1 << 20] }
     }
 
     /// Keeps the players read while `go_on`.
@@ -280,13 +259,7 @@ impl Fleet {
             while let Ok(joined) = self.joining.try_recv() {
                 let stream = joined.context("a player cannot join")?.into_stream();
                 let last = Instant::now();
-                self.players.push(Player {
-                    stream,
-                    bytes: 0,
-                    last,
-                    stalled: false,
-                    closed: false,
-                });
+                self.players.push(Player { stream, bytes: 0, last, stalled: false, closed: false });
             }
             for player in &mut self.players {
                 player.discard(&mut self.discard);

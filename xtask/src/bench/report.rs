@@ -41,32 +41,18 @@ pub fn run<R: Row>(
 ) -> Result<()> {
     let mut entries = Vec::new();
     let mut voids = Vec::new();
-    let heads = R::HEADS
-        .iter()
-        .map(|head| format!("{head:>11}"))
-        .collect::<String>();
+    let heads = R::HEADS.iter().map(|head| format!("{head:>11}")).collect::<String>();
     println!("{:<10}{:>6}{heads}", "server", "round");
     for (round, kind) in turns {
         process::check_interrupt()?;
         let row = measure(kind).with_context(|| kind.name())?;
-        let cells = row
-            .cells()
-            .iter()
-            .map(|cell| format!("{cell:>11}"))
-            .collect::<String>();
+        let cells = row.cells().iter().map(|cell| format!("{cell:>11}")).collect::<String>();
         println!("{:<10}{:>6}{cells}", kind.name(), round + 1);
         if let Some(remark) = row.remark() {
             println!("          {remark}");
         }
-        voids.extend(
-            row.void()
-                .map(|why| format!("{} round {}: {why}", kind.name(), round + 1)),
-        );
-        entries.push(Entry {
-            server: kind.name(),
-            round: round + 1,
-            row,
-        });
+        voids.extend(row.void().map(|why| format!("{} round {}: {why}", kind.name(), round + 1)));
+        entries.push(Entry { server: kind.name(), round: round + 1, row });
     }
     if let Some(path) = json {
         fs::write(path, serde_json::to_vec_pretty(&entries)?)
@@ -103,18 +89,10 @@ impl Samples {
         self.0.sort_unstable();
         let last = self.0.len().saturating_sub(1);
         // The nearest rank.
-        let at = |percent: usize| {
-            (self.0.len() * percent)
-                .div_ceil(100)
-                .saturating_sub(1)
-                .min(last)
-        };
+        let at =
+            |percent: usize| (self.0.len() * percent).div_ceil(100).saturating_sub(1).min(last);
         let millis = |at: usize| self.0.get(at).map_or(f64::NAN, |d| d.as_secs_f64() * 1e3);
-        Quantiles {
-            p50_ms: millis(at(50)),
-            p99_ms: millis(at(99)),
-            max_ms: millis(last),
-        }
+        Quantiles { p50_ms: millis(at(50)), p99_ms: millis(at(99)), max_ms: millis(last) }
     }
 }
 
@@ -132,10 +110,7 @@ pub struct Quantiles {
 impl Quantiles {
     /// As shown.
     pub fn cells(&self) -> Vec<String> {
-        [self.p50_ms, self.p99_ms, self.max_ms]
-            .iter()
-            .map(|ms| format!("{ms:.2}"))
-            .collect()
+        [self.p50_ms, self.p99_ms, self.max_ms].iter().map(|ms| format!("{ms:.2}")).collect()
     }
 }
 
@@ -146,25 +121,12 @@ mod tests {
     #[test]
     fn quantiles_are_samples() {
         let mut samples = Samples::default();
-        (1..=200)
-            .rev()
-            .for_each(|n| samples.push(Duration::from_millis(n)));
-        let expected = Quantiles {
-            p50_ms: 100.0,
-            p99_ms: 198.0,
-            max_ms: 200.0,
-        };
+        (1..=200).rev().for_each(|n| samples.push(Duration::from_millis(n)));
+        let expected = Quantiles { p50_ms: 100.0, p99_ms: 198.0, max_ms: 200.0 };
         assert_eq!(samples.quantiles(), expected);
         let mut one = Samples::default();
         one.push(Duration::from_millis(3));
-        assert_eq!(
-            one.quantiles(),
-            Quantiles {
-                p50_ms: 3.0,
-                p99_ms: 3.0,
-                max_ms: 3.0
-            }
-        );
+        assert_eq!(one.quantiles(), Quantiles { p50_ms: 3.0, p99_ms: 3.0, max_ms: 3.0 });
         assert!(Samples::default().quantiles().p50_ms.is_nan());
     }
 }

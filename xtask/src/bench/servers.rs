@@ -47,22 +47,14 @@ impl Setup {
     /// One server on the server core.
     pub fn single(kind: Kind, cores: Cores) -> Result<Self> {
         let (process, port) = start(kind, "single", &[], cores.server)?;
-        Ok(Self {
-            processes: vec![process],
-            publish: url(port)?,
-            play: url(port)?,
-        })
+        Ok(Self { processes: vec![process], publish: url(port)?, play: url(port)? })
     }
 
     /// A master on the server core that forwards to a slave on the other.
     pub fn pair(kind: Kind, cores: Cores) -> Result<Self> {
         let (slave, slave_port) = start(kind, "slave", &[], cores.load)?;
         let (master, port) = start(kind, "master", &[slave_port], cores.server)?;
-        Ok(Self {
-            processes: vec![master, slave],
-            publish: url(port)?,
-            play: url(slave_port)?,
-        })
+        Ok(Self { processes: vec![master, slave], publish: url(port)?, play: url(slave_port)? })
     }
 
     /// An error with the log's end when one has exited.
@@ -89,20 +81,14 @@ fn url(port: u16) -> Result<RtmpUrl> {
 fn start(kind: Kind, role: &str, forward: &[u16], core: Option<usize>) -> Result<(Process, u16)> {
     let folder = cluster::target().join("bench");
     let name = format!("{}-{role}", kind.name());
-    let [listen, api] = net::free_ports(2)?[..] else {
-        bail!("no free ports")
-    };
+    let [listen, api] = net::free_ports(2)?[..] else { bail!("no free ports") };
     match kind {
         Kind::Forwarder => {
             let mut config = Table::new();
             config.insert("max_connections".into(), 18_000.into());
             // One core is what it gets, so one thread is what it needs.
             config.insert("threads".into(), 1.into());
-            let ports = Ports {
-                listen,
-                api,
-                forward,
-            };
+            let ports = Ports { listen, api, forward };
             let server = Server::start(&name, config, ports, &folder, core)?;
             Ok((server.process, listen))
         }
@@ -115,11 +101,7 @@ fn start(kind: Kind, role: &str, forward: &[u16], core: Option<usize>) -> Result
             fs::write(&file, nginx_config(&folder, &name, listen, forward))?;
             let mut command = Command::new("nginx");
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-            command
-                .arg("-p")
-                .arg(&folder)
-                .args(["-e", "stderr", "-c"])
-                .arg(&file);
+            command.arg("-p").arg(&folder).args(["-e", "stderr", "-c"]).arg(&file);
             let log = folder.join(format!("{name}.log"));
             let mut process = Process::start(&name, command, &log, core)?;
             net::wait_listening(&mut process, listen, Duration::from_secs(10))?;
@@ -130,10 +112,8 @@ fn start(kind: Kind, role: &str, forward: &[u16], core: Option<usize>) -> Result
 
 /// One process, no worker: what is measured is what serves.
 fn nginx_config(folder: &Path, name: &str, listen: u16, forward: &[u16]) -> String {
-    let push: String = forward
-        .iter()
-        .map(|port| format!("push rtmp://127.0.0.1:{port}/live; "))
-        .collect();
+    let push: String =
+        forward.iter().map(|port| format!("push rtmp://127.0.0.1:{port}/live; ")).collect();
     let pid = folder.join(format!("{name}.pid"));
     format!(
         "load_module {NGINX_MODULE};\ndaemon off;\nmaster_process off;\npid {};\n\

@@ -41,9 +41,7 @@ impl Shape {
         let video = (self.bitrate / 8).saturating_sub(AUDIO_RATE * AUDIO_BYTES);
         let weight = self.gop.max(1) - 1 + KEYFRAME_WEIGHT;
         let bytes = video * self.gop.max(1) / (self.fps.max(1) * weight);
-        usize::try_from(bytes)
-            .unwrap_or(usize::MAX)
-            .clamp(STAMP_END, 1 << 20)
+        usize::try_from(bytes).unwrap_or(usize::MAX).clamp(STAMP_END, 1 << 20)
     }
 }
 
@@ -62,10 +60,7 @@ impl Stamp {
         let stamp = body.get(MAGIC_AT..STAMP_END)?.strip_prefix(MAGIC)?;
         let (number, sent) = stamp.split_at_checked(8)?;
         let number = u64::from_be_bytes(number.try_into().ok()?);
-        Some(Self {
-            number,
-            sent: u64::from_be_bytes(sent.try_into().ok()?),
-        })
+        Some(Self { number, sent: u64::from_be_bytes(sent.try_into().ok()?) })
     }
 
     /// Time since it was sent.
@@ -105,11 +100,7 @@ impl Publisher {
         let stop = Arc::new(AtomicBool::new(false));
         let (counters, flag) = (sent.clone(), stop.clone());
         let thread = thread::spawn(move || send(connection, shape, &counters, &flag));
-        Ok(Self {
-            sent,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { sent, stop, thread: Some(thread) })
     }
 
     /// Counters.
@@ -121,9 +112,7 @@ impl Publisher {
     pub fn check(&mut self) -> Result<()> {
         match self.thread.take_if(|thread| thread.is_finished()) {
             Some(thread) => {
-                let ended = thread
-                    .join()
-                    .map_err(|_| anyhow!("the publisher panicked"))?;
+                let ended = thread.join().map_err(|_| anyhow!("the publisher panicked"))?;
                 ended.context("the publisher failed")?;
                 process::check_interrupt()?;
                 Err(anyhow!("the publisher ended"))
@@ -174,8 +163,7 @@ fn send(mut connection: Connection, shape: Shape, sent: &Sent, stop: &AtomicBool
             sounds += 1;
             audio.len()
         };
-        sent.bytes
-            .fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
+        sent.bytes.fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
         connection.poll(Duration::ZERO, |_| ())?;
     }
     connection.finish()
@@ -184,16 +172,8 @@ fn send(mut connection: Connection, shape: Shape, sent: &Sent, stop: &AtomicBool
 /// The body of video message `number`, stamped with the time now.
 fn video(shape: Shape, number: u64) -> Vec<u8> {
     let is_keyframe = number.is_multiple_of(shape.gop.max(1));
-    let (frame_type, nal_type) = if is_keyframe {
-        (0x17, 0x65)
-    } else {
-        (0x27, 0x41)
-    };
-    let weight = if is_keyframe {
-        usize::try_from(KEYFRAME_WEIGHT).unwrap_or(1)
-    } else {
-        1
-    };
+    let (frame_type, nal_type) = if is_keyframe { (0x17, 0x65) } else { (0x27, 0x41) };
+    let weight = if is_keyframe { usize::try_from(KEYFRAME_WEIGHT).unwrap_or(1) } else { 1 };
     let bytes = shape.frame_bytes() * weight;
     let mut body = Vec::with_capacity(bytes);
     body.extend([frame_type, 1, 0, 0, 0]);
@@ -211,11 +191,7 @@ fn video(shape: Shape, number: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape {
-        fps: 25,
-        gop: 50,
-        bitrate: 500_000,
-    };
+    const SHAPE: Shape = Shape { fps: 25, gop: 50, bitrate: 500_000 };
 
     #[test]
     fn a_second_of_the_stream_has_its_bitrate() {
@@ -238,11 +214,7 @@ mod tests {
 
     #[test]
     fn the_smallest_frame_holds_a_stamp() {
-        let shape = Shape {
-            fps: 1000,
-            gop: 0,
-            bitrate: 0,
-        };
+        let shape = Shape { fps: 1000, gop: 0, bitrate: 0 };
         assert!(Stamp::parse(&video(shape, 3)).is_some());
     }
 }

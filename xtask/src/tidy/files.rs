@@ -31,11 +31,7 @@ pub fn check_whitespace(path: &str, text: &str, out: &mut Vec<Violation>) {
 /// A header that says what the file is for, and a bound on its length.
 pub fn check_rust_shape(path: &str, text: &str, out: &mut Vec<Violation>) {
     if !text.starts_with("//!") {
-        out.push(Violation::new(
-            path,
-            1,
-            "does not start with `//!` and what the file is for",
-        ));
+        out.push(Violation::new(path, 1, "does not start with `//!` and what the file is for"));
     }
     let lines = text.lines().count();
     if lines > MAX_LINES {

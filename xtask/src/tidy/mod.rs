@@ -29,11 +29,7 @@ pub struct Violation {
 
 impl Violation {
     fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            message: message.into(),
-        }
+        Self { path: path.to_owned(), line, message: message.into() }
     }
 }
 
@@ -98,22 +94,14 @@ pub fn root() -> PathBuf {
 /// Paths of what git tracks or would add, relative to `root`.
 fn tracked_files(root: &Path) -> Result<Vec<String>> {
     let listed = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output();
     if let Ok(listed) = listed
         && listed.status.success()
     {
         let names = String::from_utf8(listed.stdout)?;
-        let exist = names
-            .split_terminator('\0')
-            .filter(|name| root.join(name).is_file());
+        let exist = names.split_terminator('\0').filter(|name| root.join(name).is_file());
         return Ok(exist.map(str::to_owned).collect());
     }
     // An unpacked archive: everything but what is built or hidden.
@@ -126,11 +114,7 @@ fn walk(root: &Path, folder: &str, out: &mut Vec<String>) -> Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if folder.is_empty() {
-            name.clone()
-        } else {
-            format!("{folder}/{name}")
-        };
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         if entry.file_type()?.is_file() {
             out.push(path);
         } else if entry.file_type()?.is_dir() && name != "target" && !name.starts_with('.') {

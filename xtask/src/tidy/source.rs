@@ -11,9 +11,7 @@ impl Source {
     /// Blanks comments and the insides of literals.
     pub fn new(text: &str) -> Self {
         let lines: Vec<String> = code(text).split('\n').map(str::to_owned).collect();
-        let tests = lines
-            .iter()
-            .position(|line| line.trim_start().starts_with("#[cfg(test)]"));
+        let tests = lines.iter().position(|line| line.trim_start().starts_with("#[cfg(test)]"));
         let shipped = match tests {
             // `#[cfg(test)] mod tests;` names a file: what follows is still shipped.
             Some(at) if !names_a_file(&lines[at..]) => at,
@@ -24,10 +22,7 @@ impl Source {
 
     /// All lines, numbered from 1.
     pub fn all(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.lines
-            .iter()
-            .enumerate()
-            .map(|(at, line)| (at + 1, line.as_str()))
+        self.lines.iter().enumerate().map(|(at, line)| (at + 1, line.as_str()))
     }
 
     /// Lines that are not unit tests, numbered from 1.
@@ -37,10 +32,7 @@ impl Source {
 }
 
 fn names_a_file(lines: &[String]) -> bool {
-    let item = lines
-        .iter()
-        .map(|line| line.trim())
-        .find(|line| line.starts_with("mod "));
+    let item = lines.iter().map(|line| line.trim()).find(|line| line.starts_with("mod "));
     item.is_some_and(|item| item.ends_with(';'))
 }
 
@@ -92,16 +84,12 @@ fn skipped_length(rest: &str, before: Option<char>) -> Option<usize> {
             let close = format!("\"{}", "#".repeat(hashes));
             let body = &rest[2 + hashes..];
             return Some(
-                body.find(&close)
-                    .map_or(rest.len(), |end| 2 + hashes + end + close.len()),
+                body.find(&close).map_or(rest.len(), |end| 2 + hashes + end + close.len()),
             );
         }
     }
     // Only the one-character literals that could open a string or comment; 'a is a lifetime.
-    ["'\"'", "'\\\"'", "'/'"]
-        .iter()
-        .find(|literal| rest.starts_with(**literal))
-        .map(|l| l.len())
+    ["'\"'", "'\\\"'", "'/'"].iter().find(|literal| rest.starts_with(**literal)).map(|l| l.len())
 }
 
 fn quoted_length(rest: &str) -> usize {

@@ -10,10 +10,7 @@ fn check(path: &str, text: &str) -> Vec<String> {
 
 fn messages(mut violations: Vec<Violation>) -> Vec<String> {
     violations.sort();
-    violations
-        .iter()
-        .map(|v| format!("{}: {}", v.line, v.message))
-        .collect()
+    violations.iter().map(|v| format!("{}: {}", v.line, v.message)).collect()
 }
 
 const RTMP: &str = "forwarder/src/rtmp/chunk/reader.rs";
@@ -51,10 +48,7 @@ fn unit_tests_may_use_what_the_code_may_not() {
     let inline = "//! x\n#[cfg(test)]\nmod tests {\n    fn f() { Instant::now(); }\n}\n";
     assert_eq!(check(RTMP, inline), [""; 0]);
     let golden = "//! x\nuse std::fs;\nuse crate::hub;\n";
-    assert_eq!(
-        check("forwarder/src/rtmp/session/tests.rs", golden),
-        [""; 0]
-    );
+    assert_eq!(check("forwarder/src/rtmp/session/tests.rs", golden), [""; 0]);
     assert_eq!(check("forwarder/src/rtmp/golden.rs", golden), [""; 0]);
 }
 
@@ -73,42 +67,19 @@ fn the_hub_knows_no_sockets_and_no_configuration() {
         "3: hub may not import config",
     ];
     assert_eq!(check(HUB, text), expected);
-    assert_eq!(
-        check(HUB, "//! x\nuse tokio::sync::Notify;\nuse crate::rtmp;\n"),
-        [""; 0]
-    );
+    assert_eq!(check(HUB, "//! x\nuse tokio::sync::Notify;\nuse crate::rtmp;\n"), [""; 0]);
 }
 
 #[test]
 fn imports_go_downwards() {
     let upwards = [
         (RTMP, "crate::hub::Hub", "rtmp may not import hub"),
-        (
-            RTMP,
-            "crate::status::Snapshot",
-            "rtmp may not import status",
-        ),
+        (RTMP, "crate::status::Snapshot", "rtmp may not import status"),
         (HUB, "crate::conn::Shard", "hub may not import conn"),
-        (
-            "forwarder/src/conn/shard.rs",
-            "crate::forward::Forwarder",
-            "conn may not import forward",
-        ),
-        (
-            "forwarder/src/forward/mod.rs",
-            "crate::http::serve",
-            "forward may not import http",
-        ),
-        (
-            "forwarder/src/edge.rs",
-            "crate::server::Server",
-            "edge may not import server",
-        ),
-        (
-            "forwarder/src/status.rs",
-            "crate::hub::Hub",
-            "status may not import hub",
-        ),
+        ("forwarder/src/conn/shard.rs", "crate::forward::Forwarder", "conn may not import forward"),
+        ("forwarder/src/forward/mod.rs", "crate::http::serve", "forward may not import http"),
+        ("forwarder/src/edge.rs", "crate::server::Server", "edge may not import server"),
+        ("forwarder/src/status.rs", "crate::hub::Hub", "status may not import hub"),
     ];
     for (path, import, message) in upwards {
         let text = format!("//! x\nuse {import};\n");
@@ -147,12 +118,7 @@ fn unsafe_and_aya_have_an_address() {
 fn placeholders_are_found_even_in_tests() {
     let text = "//! x\nfn f() { todo!() }\n#[cfg(test)]\nmod tests {\n#[ignore]\n\
         fn g() { dbg!(1); unimplemented!() }\n}\n";
-    let expected = [
-        "2: `todo!(`",
-        "5: `#[ignore`",
-        "6: `dbg!(`",
-        "6: `unimplemented!(`",
-    ];
+    let expected = ["2: `todo!(`", "5: `#[ignore`", "6: `dbg!(`", "6: `unimplemented!(`"];
     assert_eq!(check("xtask/src/main.rs", text), expected);
 }
 
@@ -162,15 +128,9 @@ fn shape_of_files() {
         check("a.rs", "use x;\n"),
         ["1: does not start with `//!` and what the file is for"]
     );
-    assert_eq!(
-        check("a.rs", "//! x \n\tlet a;\n"),
-        ["1: trailing whitespace", "2: tab"]
-    );
+    assert_eq!(check("a.rs", "//! x \n\tlet a;\n"), ["1: trailing whitespace", "2: tab"]);
     let long = format!("//! x\n{}", "let a;\n".repeat(600));
-    assert_eq!(
-        check("a.rs", &long),
-        ["0: 601 lines, more than 600: split it"]
-    );
+    assert_eq!(check("a.rs", &long), ["0: 601 lines, more than 600: split it"]);
 }
 
 #[test]

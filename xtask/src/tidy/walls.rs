@@ -6,19 +6,9 @@ use super::source::{Source, has_word};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "forwarder/src/rtmp/",
-        &[
-            "tokio",
-            "std::net",
-            "Instant::now",
-            "SystemTime",
-            "rand::",
-            "std::fs",
-        ],
+        &["tokio", "std::net", "Instant::now", "SystemTime", "rand::", "std::fs"],
     ),
-    (
-        "forwarder/src/hub/",
-        &["tokio::net", "std::net", "toml", "config::"],
-    ),
+    ("forwarder/src/hub/", &["tokio::net", "std::net", "toml", "config::"]),
 ];
 
 /// Modules of the crate that each one may import besides itself. Those not named may import all:
@@ -30,38 +20,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("hub", &["rtmp", "status"]),
     ("splice", &["status"]),
-    (
-        "conn",
-        &["config", "hub", "rtmp", "splice", "status", "telemetry"],
-    ),
-    (
-        "forward",
-        &["config", "conn", "hub", "rtmp", "status", "telemetry"],
-    ),
-    (
-        "edge",
-        &[
-            "config",
-            "conn",
-            "hub",
-            "rtmp",
-            "splice",
-            "status",
-            "telemetry",
-        ],
-    ),
-    (
-        "http",
-        &["config", "conn", "hub", "rtmp", "status", "telemetry"],
-    ),
+    ("conn", &["config", "hub", "rtmp", "splice", "status", "telemetry"]),
+    ("forward", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
+    ("edge", &["config", "conn", "hub", "rtmp", "splice", "status", "telemetry"]),
+    ("http", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE: &[&str] = &[
-    "forwarder/src/splice/",
-    "forwarder/src/hub/segment.rs",
-    "forwarder-ebpf/",
-];
+const UNSAFE: &[&str] =
+    &["forwarder/src/splice/", "forwarder/src/hub/segment.rs", "forwarder-ebpf/"];
 
 /// Forbidden words, `unsafe` and `aya` outside their places.
 pub fn check_words(path: &str, source: &Source, out: &mut Vec<Violation>) {
@@ -72,27 +39,16 @@ pub fn check_words(path: &str, source: &Source, out: &mut Vec<Violation>) {
         }
         let kernel_side = ["forwarder/src/splice/", "forwarder-ebpf/"];
         if has_word(line, "aya") && !kernel_side.iter().any(|place| path.starts_with(place)) {
-            out.push(Violation::new(
-                path,
-                number,
-                "`aya` outside forwarder/src/splice/",
-            ));
+            out.push(Violation::new(path, number, "`aya` outside forwarder/src/splice/"));
         }
     }
     if is_test_file(path) {
         return;
     }
-    for (folder, words) in FORBIDDEN
-        .iter()
-        .filter(|(folder, _)| path.starts_with(folder))
-    {
+    for (folder, words) in FORBIDDEN.iter().filter(|(folder, _)| path.starts_with(folder)) {
         for (number, line) in source.shipped() {
             for word in words.iter().filter(|word| has_word(line, word)) {
-                out.push(Violation::new(
-                    path,
-                    number,
-                    format!("`{word}` in {folder}"),
-                ));
+                out.push(Violation::new(path, number, format!("`{word}` in {folder}")));
             }
         }
     }
@@ -125,10 +81,7 @@ fn is_test_file(path: &str) -> bool {
 /// The module of the crate that a file belongs to.
 fn module_of(path: &str) -> Option<&str> {
     let inside = path.strip_prefix("forwarder/src/")?;
-    inside
-        .split_once('/')
-        .map(|(module, _)| module)
-        .or_else(|| inside.strip_suffix(".rs"))
+    inside.split_once('/').map(|(module, _)| module).or_else(|| inside.strip_suffix(".rs"))
 }
 
 /// First names after `crate::` in shipped code, with their lines; groups are taken apart.
@@ -195,10 +148,7 @@ fn read_group<'a>(
 }
 
 fn leading_name(text: &str) -> Option<String> {
-    let name: String = text
-        .chars()
-        .take_while(|c| c.is_alphanumeric() || *c == '_')
-        .collect();
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
     // A capital is an item of the crate's root, a lower case letter a module.
     name.starts_with(char::is_lowercase).then_some(name)
 }

@@ -25,11 +25,7 @@ pub(super) const ROOT_IDLE: &[Idle] = &[
     idle("disable_daemon_for_docker", &["on"], FOREGROUND),
     idle("in_docker", &["on", "off"], FOREGROUND),
     idle("asprocess", &["off"], FOREGROUND),
-    idle(
-        "work_dir",
-        &["./", "."],
-        "paths are taken from where forwarder was started",
-    ),
+    idle("work_dir", &["./", "."], "paths are taken from where forwarder was started"),
     idle("srs_log_tank", &["console"], STDERR),
     idle("srs_log_file", &[], STDERR),
     idle("ff_log_dir", &[], "no FFmpeg is started"),
@@ -40,33 +36,13 @@ pub(super) const ROOT_IDLE: &[Idle] = &[
     idle("grace_start_wait", &[], DRAIN),
     idle("grace_final_wait", &[], DRAIN),
     idle("force_grace_quit", &["on"], DRAIN),
-    idle(
-        "inotify_auto_reload",
-        &["off"],
-        "a changed file is read at the next start",
-    ),
-    idle(
-        "auto_reload_for_docker",
-        &["off"],
-        "a changed file is read at the next start",
-    ),
-    idle(
-        "query_latest_version",
-        &["off"],
-        "forwarder asks nobody for newer versions",
-    ),
-    idle(
-        "first_wait_for_qlv",
-        &[],
-        "forwarder asks nobody for newer versions",
-    ),
+    idle("inotify_auto_reload", &["off"], "a changed file is read at the next start"),
+    idle("auto_reload_for_docker", &["off"], "a changed file is read at the next start"),
+    idle("query_latest_version", &["off"], "forwarder asks nobody for newer versions"),
+    idle("first_wait_for_qlv", &[], "forwarder asks nobody for newer versions"),
     idle("tcmalloc_release_rate", &[], MEASURES),
     idle("threads", &[], "see `threads` of the TOML form"),
-    idle(
-        "circuit_breaker",
-        &[],
-        "overload shows as skips to a keyframe",
-    ),
+    idle("circuit_breaker", &[], "overload shows as skips to a keyframe"),
     idle("empty_ip_ok", &["on"], MEASURES),
     idle("is_full", &["on", "off"], MEASURES),
 ];
@@ -113,11 +89,7 @@ pub(super) const PLAY_IDLE: &[Idle] = &[
     idle("atc_auto", &["on", "off"], UNCHANGED),
     idle("mw_msgs", &[], "each write takes all that is ready"),
     idle("send_min_interval", &["0", "0.0"], "see `mw_latency`"),
-    idle(
-        "reduce_sequence_header",
-        &["off"],
-        "sequence headers are sent as they are published",
-    ),
+    idle("reduce_sequence_header", &["off"], "sequence headers are sent as they are published"),
 ];
 
 /// Directives of `publish`.
@@ -126,11 +98,7 @@ pub(super) const PUBLISH_IDLE: &[Idle] = &[
     idle("mr_latency", &[], "each read takes all that is there"),
     idle("parse_sps", &["on", "off"], "media passes unchanged"),
     idle("try_annexb_first", &["on", "off"], "media passes unchanged"),
-    idle(
-        "kickoff_for_idle",
-        &["0"],
-        "a publisher may stay without players",
-    ),
+    idle("kickoff_for_idle", &["0"], "a publisher may stay without players"),
 ];
 
 /// Directives of a vhost without which it would let in whom it keeps out, or send media where it
@@ -140,10 +108,7 @@ pub(super) const VHOST_REFUSED: &[(&str, &str)] = &[
     ("refer", "pages it denies could publish and play"),
     ("refer_play", "pages it denies could play"),
     ("refer_publish", "pages it denies could publish"),
-    (
-        "http_hooks",
-        "its hooks would not be asked who may publish and play",
-    ),
+    ("http_hooks", "its hooks would not be asked who may publish and play"),
     ("ingest", "its inputs would not be pulled"),
     ("exec", "its programs would not be started"),
 ];
@@ -175,13 +140,8 @@ pub(super) const VHOST: &[&str] = &[
     "include",
 ];
 /// As `ROOT`.
-pub(super) const PLAY: &[&str] = &[
-    "gop_cache",
-    "gop_cache_max_frames",
-    "queue_length",
-    "mw_latency",
-    "include",
-];
+pub(super) const PLAY: &[&str] =
+    &["gop_cache", "gop_cache_max_frames", "queue_length", "mw_latency", "include"];
 /// As `ROOT`.
 pub(super) const PUBLISH: &[&str] = &["firstpkt_timeout", "normal_timeout", "include"];
 /// As `ROOT`.
@@ -200,12 +160,5 @@ pub(super) const CLUSTER: &[&str] = &[
     "include",
 ];
 /// As `ROOT`.
-pub(super) const HTTP_API: &[&str] = &[
-    "enabled",
-    "listen",
-    "crossdomain",
-    "raw_api",
-    "auth",
-    "https",
-    "include",
-];
+pub(super) const HTTP_API: &[&str] =
+    &["enabled", "listen", "crossdomain", "raw_api", "auth", "https", "include"];

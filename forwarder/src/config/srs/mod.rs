@@ -21,21 +21,10 @@ use super::{Config, Loaded, Vhost, values};
 /// Imports `text`; errors and notes name it `name`, and `include` reads from `dir`.
 pub(super) fn import(name: &str, text: &str, dir: Option<&Path>) -> Result<Loaded, ConfigError> {
     let (directives, sources) = parse::parse(name, text, dir)?;
-    let config = Config {
-        vhosts: Vec::new(),
-        ..Config::default()
-    };
-    let mut import = Import {
-        sources,
-        config,
-        chunk_size: None,
-        notes: Vec::new(),
-    };
+    let config = Config { vhosts: Vec::new(), ..Config::default() };
+    let mut import = Import { sources, config, chunk_size: None, notes: Vec::new() };
     import.root(&directives)?;
-    Ok(Loaded {
-        config: import.config,
-        notes: import.notes,
-    })
+    Ok(Loaded { config: import.config, notes: import.notes })
 }
 
 struct Import {
@@ -50,9 +39,8 @@ struct Import {
 
 impl Import {
     fn root(&mut self, directives: &[Directive]) -> Result<(), ConfigError> {
-        let (vhosts, others): (Vec<_>, Vec<_>) = directives
-            .iter()
-            .partition(|directive| directive.name.text == "vhost");
+        let (vhosts, others): (Vec<_>, Vec<_>) =
+            directives.iter().partition(|directive| directive.name.text == "vhost");
         for directive in self.first_of_each(others, &["stream_caster"]) {
             self.root_directive(directive)?;
         }
@@ -75,10 +63,7 @@ impl Import {
 
     fn new_vhost(&self) -> Vhost {
         let default = Vhost::default();
-        Vhost {
-            chunk_size: self.chunk_size.unwrap_or(default.chunk_size),
-            ..default
-        }
+        Vhost { chunk_size: self.chunk_size.unwrap_or(default.chunk_size), ..default }
     }
 
     fn root_directive(&mut self, directive: &Directive) -> Result<(), ConfigError> {
@@ -162,10 +147,7 @@ impl Import {
             if names.insert(name) || several.contains(&name) {
                 firsts.push(directive);
             } else {
-                self.note(
-                    directive,
-                    "it stands here before, and SRS takes the first, as we do",
-                );
+                self.note(directive, "it stands here before, and SRS takes the first, as we do");
             }
         }
         firsts
@@ -197,10 +179,7 @@ impl Import {
     /// Whether a block has `enabled on`, SRS's way of turning on what is off by default.
     fn block_enabled(&mut self, directive: &Directive) -> bool {
         let block = directive.block.as_deref().unwrap_or_default();
-        block
-            .iter()
-            .find(|inner| inner.name.text == "enabled")
-            .is_some_and(|inner| self.on(inner))
+        block.iter().find(|inner| inner.name.text == "enabled").is_some_and(|inner| self.on(inner))
     }
 
     /// A switch that is off by default: SRS turns it on for exactly `on`.
@@ -218,19 +197,13 @@ impl Import {
     fn note_if_neither(&mut self, directive: &Directive, taken: &str) {
         let value = directive.args.first().map_or("", |word| word.text.as_str());
         if !matches!(value, "on" | "off") {
-            self.note(
-                directive,
-                &format!("it is neither on nor off, and SRS takes it as {taken}"),
-            );
+            self.note(directive, &format!("it is neither on nor off, and SRS takes it as {taken}"));
         }
     }
 
     fn note(&mut self, directive: &Directive, why: &str) {
         let line = self.sources.line(directive.name.at);
-        self.notes.push(format!(
-            "{line}: `{}` has no effect: {why}",
-            shown(directive)
-        ));
+        self.notes.push(format!("{line}: `{}` has no effect: {why}", shown(directive)));
     }
 
     // === values ===
@@ -240,14 +213,10 @@ impl Import {
         let name = &directive.name;
         match directive.args.as_slice() {
             [value] => Ok(value),
-            [] => Err(self
-                .sources
-                .error(name.at, &format!("`{}` needs a value", name.text))),
+            [] => Err(self.sources.error(name.at, &format!("`{}` needs a value", name.text))),
             [_, extra, ..] => {
-                let message = format!(
-                    "`{}` takes one value\nis a `;` missing before this?",
-                    name.text
-                );
+                let message =
+                    format!("`{}` takes one value\nis a `;` missing before this?", name.text);
                 Err(self.sources.error(extra.at, &message))
             }
         }
@@ -304,10 +273,7 @@ impl Import {
     // === refusals ===
 
     fn bad_value(&self, word: &Word, expected: &str) -> ConfigError {
-        self.sources.error(
-            word.at,
-            &format!("expected {expected}, not `{}`", word.text),
-        )
+        self.sources.error(word.at, &format!("expected {expected}, not `{}`", word.text))
     }
 
     fn unsupported(&self, directive: &Directive, why: &str) -> ConfigError {
@@ -320,17 +286,12 @@ impl Import {
 
     fn unknown(&self, directive: &Directive, names: &[&str], tables: &[&[Idle]]) -> ConfigError {
         let name = &directive.name;
-        let listed = tables
-            .iter()
-            .flat_map(|table| table.iter().map(|known| known.name));
+        let listed = tables.iter().flat_map(|table| table.iter().map(|known| known.name));
         let mend = near_miss(&name.text, names.iter().copied().chain(listed)).map_or_else(
             || "SRS does not know it here either".to_owned(),
             |meant| format!("did you mean `{meant}`?"),
         );
-        self.sources.error(
-            name.at,
-            &format!("unknown directive `{}`\n{mend}", name.text),
-        )
+        self.sources.error(name.at, &format!("unknown directive `{}`\n{mend}", name.text))
     }
 }
 
@@ -340,14 +301,6 @@ fn shown(directive: &Directive) -> String {
     let words = std::iter::once(&directive.name).chain(&directive.args);
     let line: Vec<&str> = words.map(|word| word.text.as_str()).collect();
     let line = line.join(" ");
-    let clean: String = line
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MOST)
-        .collect();
-    if clean.len() < line.len() {
-        format!("{clean}...")
-    } else {
-        clean
-    }
+    let clean: String = line.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    if clean.len() < line.len() { format!("{clean}...") } else { clean }
 }

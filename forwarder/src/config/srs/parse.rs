@@ -42,14 +42,8 @@ pub(super) fn parse(
     text: &str,
     dir: Option<&Path>,
 ) -> Result<(Vec<Directive>, Sources), ConfigError> {
-    let source = Source {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    };
-    let mut parser = Parser {
-        sources: Sources(vec![source]),
-        includes: 0,
-    };
+    let source = Source { name: name.to_owned(), text: text.to_owned() };
+    let mut parser = Parser { sources: Sources(vec![source]), includes: 0 };
     let directives = parser.file(0, dir, 0)?;
     Ok((directives, parser.sources))
 }
@@ -67,9 +61,7 @@ impl Sources {
 
     /// `file:line`.
     pub(super) fn line(&self, at: At) -> String {
-        self.0
-            .get(at.source)
-            .map_or_else(String::new, |source| source.line_at(at.start))
+        self.0.get(at.source).map_or_else(String::new, |source| source.line_at(at.start))
     }
 }
 
@@ -87,25 +79,9 @@ impl Parser {
         dir: Option<&Path>,
         include_depth: usize,
     ) -> Result<Vec<Directive>, ConfigError> {
-        let text = self
-            .sources
-            .0
-            .get(source)
-            .map_or_else(String::new, |it| it.text.clone());
-        let mut lexer = Lexer {
-            text: &text,
-            position: 0,
-            source,
-        };
-        self.block(
-            &mut lexer,
-            None,
-            0,
-            Include {
-                dir,
-                depth: include_depth,
-            },
-        )
+        let text = self.sources.0.get(source).map_or_else(String::new, |it| it.text.clone());
+        let mut lexer = Lexer { text: &text, position: 0, source };
+        self.block(&mut lexer, None, 0, Include { dir, depth: include_depth })
     }
 
     /// Directives up to the `}` that closes the block opened at `opened`, or up to the end.
@@ -167,9 +143,7 @@ impl Parser {
         directives: &mut Vec<Directive>,
     ) -> Result<(), ConfigError> {
         let Some(dir) = include.dir else {
-            return Err(self
-                .sources
-                .error(name.at, "there is no directory to include from"));
+            return Err(self.sources.error(name.at, "there is no directory to include from"));
         };
         if args.is_empty() {
             return Err(self.sources.error(name.at, "`include` needs a file"));
@@ -181,14 +155,9 @@ impl Parser {
                 return Err(self.sources.error(arg.at, message));
             }
             let path = dir.join(&arg.text);
-            let text = read_file(&path).map_err(|error| {
-                self.sources
-                    .error(arg.at, &format!("cannot include {error}"))
-            })?;
-            self.sources.0.push(Source {
-                name: path.display().to_string(),
-                text,
-            });
+            let text = read_file(&path)
+                .map_err(|error| self.sources.error(arg.at, &format!("cannot include {error}")))?;
+            self.sources.0.push(Source { name: path.display().to_string(), text });
             let source = self.sources.0.len() - 1;
             directives.extend(self.file(source, path.parent(), include.depth + 1)?);
         }
@@ -253,10 +222,7 @@ impl<'a> Lexer<'a> {
                 let length = self.rest().find(ends).unwrap_or(self.rest().len());
                 let text = self.rest()[..length].to_owned();
                 self.position += length;
-                Ok(Token::Word(Word {
-                    text,
-                    at: self.at(start..self.position),
-                }))
+                Ok(Token::Word(Word { text, at: self.at(start..self.position) }))
             }
         }
     }
@@ -269,10 +235,7 @@ impl<'a> Lexer<'a> {
         while let Some((i, c)) = chars.next() {
             if c == quote {
                 self.position += i + 1;
-                return Ok(Token::Word(Word {
-                    text,
-                    at: self.at(start..self.position),
-                }));
+                return Ok(Token::Word(Word { text, at: self.at(start..self.position) }));
             }
             let escaped = chars.next_if(|(_, next)| c == '\\' && matches!(next, '"' | '\'' | '\\'));
             text.push(escaped.map_or(c, |(_, next)| next));
@@ -297,10 +260,6 @@ impl<'a> Lexer<'a> {
     }
 
     fn at(&self, span: Range<usize>) -> At {
-        At {
-            source: self.source,
-            start: span.start,
-            end: span.end,
-        }
+        At { source: self.source, start: span.start, end: span.end }
     }
 }

@@ -30,26 +30,15 @@ fn the_small_cluster_of_the_documentation_loads_unchanged() {
     let want = Config {
         max_connections: 10240,
         pid: Some("./objs/srs.pid".into()),
-        vhosts: vec![Vhost {
-            forward,
-            ..Vhost::default()
-        }],
+        vhosts: vec![Vhost { forward, ..Vhost::default() }],
         ..Config::default()
     };
     assert_eq!(master.config, want);
     assert_eq!(master.notes, Vec::<String>::new());
 
     for (text, port, pid) in [
-        (
-            include_str!("../../../../conf/srs/forward.slave1.conf"),
-            1935,
-            "./objs/srs.pid",
-        ),
-        (
-            include_str!("../../../../conf/srs/forward.slave2.conf"),
-            1936,
-            "./objs/srs.1936.pid",
-        ),
+        (include_str!("../../../../conf/srs/forward.slave1.conf"), 1935, "./objs/srs.pid"),
+        (include_str!("../../../../conf/srs/forward.slave2.conf"), 1936, "./objs/srs.1936.pid"),
     ] {
         let slave = srs(text);
         let want = Config {
@@ -105,12 +94,8 @@ fn what_both_have_is_taken_over() {
         },
         ..Vhost::default()
     };
-    let second = Vhost {
-        name: "other".into(),
-        enabled: false,
-        chunk_size: 128,
-        ..Vhost::default()
-    };
+    let second =
+        Vhost { name: "other".into(), enabled: false, chunk_size: 128, ..Vhost::default() };
     let mut want = Config {
         listen: ["0.0.0.0:1935", "127.0.0.1:1936", "[::]:1937"]
             .map(|text| text.parse().unwrap())
@@ -124,10 +109,7 @@ fn what_both_have_is_taken_over() {
     want.http_api.listen = "127.0.0.1:1986".parse().unwrap();
     assert_eq!(loaded.config, want);
     assert_eq!(loaded.notes, Vec::<String>::new());
-    assert_eq!(
-        Config::from_toml(&want.to_toml(), "f").map_err(|e| e.to_string()),
-        Ok(want)
-    );
+    assert_eq!(Config::from_toml(&want.to_toml(), "f").map_err(|e| e.to_string()), Ok(want));
 }
 
 #[test]
@@ -218,10 +200,7 @@ fn includes_are_read_from_beside_the_file() {
     let dir = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect(name);
     std::fs::create_dir(dir.path().join("vhosts")).expect("a directory");
-    write(
-        "main.conf",
-        "listen 1936; include vhosts/a.conf vhosts/b.conf;",
-    );
+    write("main.conf", "listen 1936; include vhosts/a.conf vhosts/b.conf;");
     write("vhosts/a.conf", "vhost a { include play.conf; }");
     write("vhosts/b.conf", "vhost b { hls { enabled on; } }");
     write("vhosts/play.conf", "play { gop_cache off; }");
@@ -229,16 +208,11 @@ fn includes_are_read_from_beside_the_file() {
     assert_eq!(loaded.config.vhosts.len(), 2);
     assert!(!loaded.config.vhosts[0].play.gop_cache);
     let b = dir.path().join("vhosts/b.conf");
-    let note = format!(
-        "{}:1: `hls` has no effect: forwarder speaks RTMP only",
-        b.display()
-    );
+    let note = format!("{}:1: `hls` has no effect: forwarder speaks RTMP only", b.display());
     assert_eq!(loaded.notes, [note]);
 
     write("vhosts/play.conf", "play { gop_cach off; }");
-    let error = Config::load(&dir.path().join("main.conf"))
-        .expect_err("a mistake")
-        .to_string();
+    let error = Config::load(&dir.path().join("main.conf")).expect_err("a mistake").to_string();
     let play = dir.path().join("vhosts/play.conf");
     let start = format!("{}:1:8: unknown directive `gop_cach`\n", play.display());
     assert!(error.starts_with(&start), "{error}");

@@ -13,10 +13,7 @@ impl Import {
             let message = format!("vhost `{name}` stands here twice");
             return Err(self.sources.error(word.at, &message));
         }
-        let mut vhost = Vhost {
-            name,
-            ..self.new_vhost()
-        };
+        let mut vhost = Vhost { name, ..self.new_vhost() };
         let block = directive.block.as_deref().unwrap_or_default();
         for inner in self.first_of_each(block.iter().collect(), &["transcode", "ingest"]) {
             self.vhost_directive(&mut vhost, inner)?;
@@ -56,9 +53,8 @@ impl Import {
             "forward" => self.forward(&mut vhost.forward, directive, block)?,
             "cluster" => self.cluster(block)?,
             name => {
-                if let Some((_, why)) = known::VHOST_REFUSED
-                    .iter()
-                    .find(|(known, _)| *known == name)
+                if let Some((_, why)) =
+                    known::VHOST_REFUSED.iter().find(|(known, _)| *known == name)
                 {
                     // SRS 1 wrote `refer` without a block.
                     let bare = directive.block.is_none() && !directive.args.is_empty();
@@ -79,11 +75,7 @@ impl Import {
     fn unknown_in_vhost(&self, directive: &Directive) -> ConfigError {
         let refused = known::VHOST_REFUSED.iter().map(|(name, _)| *name);
         let names: Vec<&str> = known::VHOST.iter().copied().chain(refused).collect();
-        self.unknown(
-            directive,
-            &names,
-            &[known::VHOST_FEATURES, known::PLAY_IDLE],
-        )
+        self.unknown(directive, &names, &[known::VHOST_FEATURES, known::PLAY_IDLE])
     }
 
     /// Whether the directive is one of `play`'s. SRS's forwards take their queue's length from it.
@@ -140,10 +132,7 @@ impl Import {
         directive: &Directive,
         block: &[Directive],
     ) -> Result<(), ConfigError> {
-        let form = |text: &str| {
-            text.parse()
-                .map_err(|error: DestinationError| error.to_string())
-        };
+        let form = |text: &str| text.parse().map_err(|error: DestinationError| error.to_string());
         // SRS 1 and 2: `forward host:port host:port;` in the vhost itself.
         if directive.block.is_none() {
             forward.destination = self.list::<Destination>(directive, form)?;
@@ -196,8 +185,6 @@ impl Import {
         unit: fn(u64) -> Duration,
     ) -> Result<Duration, ConfigError> {
         let duration = unit(self.number(directive, 0, i64::from(u32::MAX))?);
-        self.read(self.one(directive)?, |_| {
-            values::at_least_a_moment(duration)
-        })
+        self.read(self.one(directive)?, |_| values::at_least_a_moment(duration))
     }
 }

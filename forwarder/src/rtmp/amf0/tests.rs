@@ -40,16 +40,8 @@ fn every_marker() {
         ("null", b"\x05", Value::Null),
         ("undefined", b"\x06", Value::Undefined),
         ("reference", b"\x07\0\0", Value::Undefined),
-        (
-            "ECMA array",
-            b"\x08\0\0\0\x01\0\x01a\x05\0\0\x09",
-            Value::EcmaArray(pair()),
-        ),
-        (
-            "ECMA array, count 0",
-            b"\x08\0\0\0\0\0\x01a\x05\0\0\x09",
-            Value::EcmaArray(pair()),
-        ),
+        ("ECMA array", b"\x08\0\0\0\x01\0\x01a\x05\0\0\x09", Value::EcmaArray(pair())),
+        ("ECMA array, count 0", b"\x08\0\0\0\0\0\x01a\x05\0\0\x09", Value::EcmaArray(pair())),
         (
             "ECMA array, count too large",
             b"\x08\xff\xff\xff\xff\0\x01a\x05\0\0\x09",
@@ -58,19 +50,11 @@ fn every_marker() {
         ("strict array", b"\x0a\0\0\0\x02\x05\x06", {
             Value::StrictArray(vec![Value::Null, Value::Undefined])
         }),
-        (
-            "date",
-            b"\x0b\x40\x08\0\0\0\0\0\0\xff\xc4",
-            Value::Date(3.0, -60),
-        ),
+        ("date", b"\x0b\x40\x08\0\0\0\0\0\0\xff\xc4", Value::Date(3.0, -60)),
         ("long string", b"\x0c\0\0\0\x02hi", Value::string("hi")),
         ("unsupported", b"\x0d", Value::Undefined),
         ("XML", b"\x0f\0\0\0\x04<a/>", Value::string("<a/>")),
-        (
-            "typed object",
-            b"\x10\0\x01C\0\x01a\x05\0\0\x09",
-            Value::Object(pair()),
-        ),
+        ("typed object", b"\x10\0\x01C\0\x01a\x05\0\0\x09", Value::Object(pair())),
     ];
     for (name, body, value) in cases {
         assert_eq!(one(body), value, "{name}");
@@ -106,27 +90,11 @@ fn refused_bytes() {
     let cases: [(&str, &[u8], Amf0Error); 7] = [
         ("movie clip", b"\x04", Amf0Error::UnknownMarker(4, 0)),
         ("record set", b"\x0e", Amf0Error::UnknownMarker(14, 0)),
-        (
-            "end outside of an object",
-            b"\x09",
-            Amf0Error::UnknownMarker(9, 0),
-        ),
-        (
-            "no marker at all",
-            b"\xff",
-            Amf0Error::UnknownMarker(255, 0),
-        ),
+        ("end outside of an object", b"\x09", Amf0Error::UnknownMarker(9, 0)),
+        ("no marker at all", b"\xff", Amf0Error::UnknownMarker(255, 0)),
         ("AMF3 value", b"\x05\x11\x04\x01", Amf0Error::Amf3(1)),
-        (
-            "string not UTF-8",
-            b"\x02\0\x02\xc3\x28",
-            Amf0Error::BadUtf8(3),
-        ),
-        (
-            "key not UTF-8",
-            b"\x03\0\x01\xff\x05\0\0\x09",
-            Amf0Error::BadUtf8(3),
-        ),
+        ("string not UTF-8", b"\x02\0\x02\xc3\x28", Amf0Error::BadUtf8(3)),
+        ("key not UTF-8", b"\x03\0\x01\xff\x05\0\0\x09", Amf0Error::BadUtf8(3)),
     ];
     for (name, body, error) in cases {
         assert_eq!(read_all(body), Err(error), "{name}");
@@ -147,19 +115,13 @@ fn error_repeats_and_leaves_the_rest() {
 fn object_without_end_is_taken_at_the_end_of_the_body() {
     let expected = [("a".to_owned(), Value::Null)];
     assert_eq!(one(b"\x03\0\x01a\x05"), Value::Object(expected.to_vec()));
-    assert_eq!(
-        one(b"\x08\0\0\0\x01\0\x01a\x05"),
-        Value::EcmaArray(expected.to_vec())
-    );
+    assert_eq!(one(b"\x08\0\0\0\x01\0\x01a\x05"), Value::EcmaArray(expected.to_vec()));
     assert_eq!(one(b"\x03"), Value::Object(vec![]));
 }
 
 #[test]
 fn object_with_an_empty_key() {
-    assert_eq!(
-        one(b"\x03\0\0\x05\0\0\x09"),
-        Value::object([("", Value::Null)])
-    );
+    assert_eq!(one(b"\x03\0\0\x05\0\0\x09"), Value::object([("", Value::Null)]));
 }
 
 #[test]
@@ -173,10 +135,7 @@ fn nesting_is_limited() {
         written(&[inner])
     };
     assert!(read_all(&nested(MAX_DEPTH)).is_ok());
-    assert!(matches!(
-        read_all(&nested(MAX_DEPTH + 1)),
-        Err(Amf0Error::TooDeep(_))
-    ));
+    assert!(matches!(read_all(&nested(MAX_DEPTH + 1)), Err(Amf0Error::TooDeep(_))));
     let bomb = b"\x0a\0\0\0\x01".repeat(10_000);
     assert_eq!(read_all(&bomb), Err(Amf0Error::TooDeep(MAX_DEPTH * 5)));
     let bomb = b"\x03\0\x01a".repeat(10_000);
@@ -190,32 +149,20 @@ fn keys_are_limited() {
         [&b"\x03"[..], &body, b"\0\0\x09"].concat()
     };
     assert!(read_all(&object(MAX_KEYS)).is_ok());
-    assert_eq!(
-        read_all(&object(MAX_KEYS + 1)),
-        Err(Amf0Error::TooManyKeys(0))
-    );
+    assert_eq!(read_all(&object(MAX_KEYS + 1)), Err(Amf0Error::TooManyKeys(0)));
     assert_eq!(read_all(&object(50_000)), Err(Amf0Error::TooManyKeys(0)));
 }
 
 #[test]
 fn values_are_limited() {
-    assert_eq!(
-        read_all(&vec![5; MAX_VALUES]).map(|v| v.len()),
-        Ok(MAX_VALUES)
-    );
-    assert_eq!(
-        read_all(&vec![5; MAX_VALUES + 1]),
-        Err(Amf0Error::TooManyValues(MAX_VALUES))
-    );
+    assert_eq!(read_all(&vec![5; MAX_VALUES]).map(|v| v.len()), Ok(MAX_VALUES));
+    assert_eq!(read_all(&vec![5; MAX_VALUES + 1]), Err(Amf0Error::TooManyValues(MAX_VALUES)));
     let array = |len: u32| {
         let items = vec![5; len as usize];
         [&b"\x0a"[..], &len.to_be_bytes(), &items].concat()
     };
     assert!(read_all(&array(16_383)).is_ok());
-    assert_eq!(
-        read_all(&array(16_384)),
-        Err(Amf0Error::TooManyValues(5 + 16_383))
-    );
+    assert_eq!(read_all(&array(16_384)), Err(Amf0Error::TooManyValues(5 + 16_383)));
     assert_eq!(read_all(&array(200_000)), Err(Amf0Error::TooManyValues(0)));
 }
 
@@ -253,10 +200,7 @@ fn strings_are_written_short_or_long() {
 #[test]
 fn key_too_long_for_the_wire_is_left_out() {
     let object = Value::object([("x".repeat(65_536), Value::Null), ("b".into(), Value::Null)]);
-    assert_eq!(
-        one(&written(&[object])),
-        Value::object([("b", Value::Null)])
-    );
+    assert_eq!(one(&written(&[object])), Value::object([("b", Value::Null)]));
 }
 
 /// Any value, nested a few deep. NaN is left out because it does not equal itself.

@@ -17,20 +17,9 @@ pub(super) struct Header {
 /// What the four formats say. `time` is what the extended timestamp says where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fields {
-    Type0 {
-        time: Time,
-        len: usize,
-        kind: u8,
-        msid: u32,
-    },
-    Type1 {
-        time: Time,
-        len: usize,
-        kind: u8,
-    },
-    Type2 {
-        time: Time,
-    },
+    Type0 { time: Time, len: usize, kind: u8, msid: u32 },
+    Type1 { time: Time, len: usize, kind: u8 },
+    Type2 { time: Time },
     Type3,
 }
 
@@ -64,27 +53,12 @@ impl Header {
                     rest.split_first_chunk()?;
                 let (time, rest) = Time::parse([t0, t1, t2], rest)?;
                 let msid = u32::from_le_bytes([m0, m1, m2, m3]);
-                (
-                    Fields::Type0 {
-                        time,
-                        len: u24([l0, l1, l2]) as usize,
-                        kind,
-                        msid,
-                    },
-                    rest,
-                )
+                (Fields::Type0 { time, len: u24([l0, l1, l2]) as usize, kind, msid }, rest)
             }
             1 => {
                 let (&[t0, t1, t2, l0, l1, l2, kind], rest) = rest.split_first_chunk()?;
                 let (time, rest) = Time::parse([t0, t1, t2], rest)?;
-                (
-                    Fields::Type1 {
-                        time,
-                        len: u24([l0, l1, l2]) as usize,
-                        kind,
-                    },
-                    rest,
-                )
+                (Fields::Type1 { time, len: u24([l0, l1, l2]) as usize, kind }, rest)
             }
             2 => {
                 let (&field, rest) = rest.split_first_chunk()?;
@@ -93,11 +67,7 @@ impl Header {
             }
             _ => (Fields::Type3, rest),
         };
-        Some(Self {
-            csid,
-            fields,
-            size: bytes.len() - rest.len(),
-        })
+        Some(Self { csid, fields, size: bytes.len() - rest.len() })
     }
 }
 
@@ -117,22 +87,10 @@ impl Time {
     fn parse(field: [u8; 3], rest: &[u8]) -> Option<(Self, &[u8])> {
         let ms = u24(field);
         if ms < EXTENDED {
-            return Some((
-                Self {
-                    ms,
-                    extended: false,
-                },
-                rest,
-            ));
+            return Some((Self { ms, extended: false }, rest));
         }
         let (&value, rest) = rest.split_first_chunk()?;
-        Some((
-            Self {
-                ms: u32::from_be_bytes(value),
-                extended: true,
-            },
-            rest,
-        ))
+        Some((Self { ms: u32::from_be_bytes(value), extended: true }, rest))
     }
 }
 

@@ -172,18 +172,13 @@ impl ChunkReader {
             return Ok(Some((header, None)));
         }
         let Some(stream) = self.streams.iter().find(|s| s.csid == header.csid) else {
-            return Err(ChunkError::NoPreviousHeader {
-                format: 3,
-                csid: header.csid,
-            });
+            return Err(ChunkError::NoPreviousHeader { format: 3, csid: header.csid });
         };
-        Ok(
-            match stream.look_ahead(bytes.get(header.size..).unwrap_or_default()) {
-                LookAhead::Present(value) => Some((header, Some(value))),
-                LookAhead::Absent => Some((header, None)),
-                LookAhead::Undecided => None,
-            },
-        )
+        Ok(match stream.look_ahead(bytes.get(header.size..).unwrap_or_default()) {
+            LookAhead::Present(value) => Some((header, Some(value))),
+            LookAhead::Absent => Some((header, None)),
+            LookAhead::Undecided => None,
+        })
     }
 
     /// The index of the header's chunk stream, made if new.
@@ -193,10 +188,7 @@ impl ChunkReader {
         }
         let format = header.fields.format();
         if format > 1 {
-            return Err(ChunkError::NoPreviousHeader {
-                format,
-                csid: header.csid,
-            });
+            return Err(ChunkError::NoPreviousHeader { format, csid: header.csid });
         }
         if self.streams.len() == MAX_CHUNK_STREAMS {
             return Err(ChunkError::TooManyChunkStreams);
@@ -258,10 +250,7 @@ impl ChunkReader {
     /// Drops the unfinished message on `csid`, if there is one; its headers stay in force (RTMP 1.0
     /// section 5.4.2).
     fn abort(&mut self, csid: u32) {
-        let stream = self
-            .streams
-            .iter_mut()
-            .find(|s| s.csid == csid && s.is_mid_message());
+        let stream = self.streams.iter_mut().find(|s| s.csid == csid && s.is_mid_message());
         if let Some(stream) = stream {
             self.partial -= stream.body().len();
             stream.end_message();

@@ -58,21 +58,12 @@ impl ChunkStream {
             return self.continue_message(fields);
         }
         match fields {
-            Fields::Type0 {
-                time,
-                len,
-                kind,
-                msid,
-            } => {
+            Fields::Type0 { time, len, kind, msid } => {
                 self.timestamp = time.ms;
                 // RTMP 1.0 section 5.3.1.2.4: a type 3 message after a type 0 one has the type 0
                 // timestamp as its delta, and FFmpeg and GStreamer write it so. Old librtmp and
                 // nginx-rtmp mean "same timestamp". A large one can only be the latter.
-                self.delta = if time.ms < MAX_FIRST_DELTA {
-                    time.ms
-                } else {
-                    0
-                };
+                self.delta = if time.ms < MAX_FIRST_DELTA { time.ms } else { 0 };
                 (self.len, self.kind, self.msid) = (len, kind, msid);
                 self.extended = time.extended();
             }
@@ -90,11 +81,7 @@ impl ChunkStream {
         }
         let limit = max_len(self.kind);
         if self.len > limit {
-            return Err(ChunkError::MessageTooLong {
-                kind: self.kind,
-                len: self.len,
-                limit,
-            });
+            return Err(ChunkError::MessageTooLong { kind: self.kind, len: self.len, limit });
         }
         self.mid_message = true;
         Ok(())
@@ -111,10 +98,7 @@ impl ChunkStream {
             Fields::Type2 { time } => self.extended = time.extended(),
             Fields::Type0 { .. } | Fields::Type1 { .. } => {
                 let format = fields.format();
-                return Err(ChunkError::HeaderInsideMessage {
-                    format,
-                    csid: self.csid,
-                });
+                return Err(ChunkError::HeaderInsideMessage { format, csid: self.csid });
             }
         }
         Ok(())
@@ -131,10 +115,7 @@ impl ChunkStream {
         let needed = self.body.len() + bytes.len();
         if needed > self.body.capacity() {
             // Grows with what has come, not to what was announced.
-            let target = needed
-                .max(self.body.capacity() * 2)
-                .max(MIN_BODY)
-                .min(self.len);
+            let target = needed.max(self.body.capacity() * 2).max(MIN_BODY).min(self.len);
             self.body.reserve_exact(target - self.body.len());
         }
         self.body.extend_from_slice(bytes);

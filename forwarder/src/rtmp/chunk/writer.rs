@@ -8,15 +8,8 @@ use crate::rtmp::Timestamp;
 /// in each continuation as FFmpeg, librtmp and SRS do. csid must be 2..=63, and the payload within
 /// the 24 bits of the length field.
 pub fn encode(message: &Message<'_>, chunk_size: u32, put: &mut impl FnMut(&[u8])) {
-    debug_assert!(
-        (2..=63).contains(&message.csid),
-        "csid {} takes more bytes",
-        message.csid
-    );
-    debug_assert!(
-        message.payload.len() <= 0xff_ffff,
-        "the length field has 24 bits"
-    );
+    debug_assert!((2..=63).contains(&message.csid), "csid {} takes more bytes", message.csid);
+    debug_assert!(message.payload.len() <= 0xff_ffff, "the length field has 24 bits");
     let [_, _, _, csid] = (message.csid & 0x3f).to_be_bytes();
     let extended = is_extended(message.timestamp);
     let time = message.timestamp.0.to_be_bytes();
@@ -24,20 +17,7 @@ pub fn encode(message: &Message<'_>, chunk_size: u32, put: &mut impl FnMut(&[u8]
     let [.., l0, l1, l2] = message.payload.len().to_be_bytes();
     let [m0, m1, m2, m3] = message.msid.to_le_bytes();
 
-    put(&[
-        csid,
-        t[0],
-        t[1],
-        t[2],
-        l0,
-        l1,
-        l2,
-        message.kind,
-        m0,
-        m1,
-        m2,
-        m3,
-    ]);
+    put(&[csid, t[0], t[1], t[2], l0, l1, l2, message.kind, m0, m1, m2, m3]);
     if extended {
         put(&time);
     }
@@ -76,17 +56,10 @@ mod tests {
     use super::*;
 
     fn encoded(timestamp: u32, payload: &[u8], chunk_size: u32) -> Vec<u8> {
-        let message = Message {
-            csid: 6,
-            timestamp: Timestamp(timestamp),
-            kind: 9,
-            msid: 1,
-            payload,
-        };
+        let message =
+            Message { csid: 6, timestamp: Timestamp(timestamp), kind: 9, msid: 1, payload };
         let mut out = Vec::new();
-        encode(&message, chunk_size, &mut |bytes| {
-            out.extend_from_slice(bytes)
-        });
+        encode(&message, chunk_size, &mut |bytes| out.extend_from_slice(bytes));
         out
     }
 

@@ -27,10 +27,7 @@ impl Codec {
 
     /// Whether an enhanced audio codec has a sequence start; AC-3, E-AC-3 and MP3 have none.
     pub(super) fn has_audio_header(self) -> bool {
-        !matches!(
-            self,
-            Self::FourCc([b'a' | b'e', b'c', b'-', b'3'] | [b'.', b'm', b'p', b'3'])
-        )
+        !matches!(self, Self::FourCc([b'a' | b'e', b'c', b'-', b'3'] | [b'.', b'm', b'p', b'3']))
     }
 }
 

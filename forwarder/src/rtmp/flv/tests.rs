@@ -219,16 +219,8 @@ fn broken_enhanced_bodies_are_not_classified() {
     assert_eq!(video(&mod_ex(8)).header, Some(SequenceStart));
     assert_eq!(audio(&mod_ex(8)).header, Some(SequenceStart));
     let long = [&b"\x97\xff\x01\x00"[..], &[0; 257], b"\x00hvc1\x01"].concat();
-    assert_eq!(
-        video(&long).header,
-        Some(SequenceStart),
-        "a prefix of 257 bytes"
-    );
-    assert_eq!(
-        audio(&long).header,
-        Some(SequenceStart),
-        "a prefix of 257 bytes"
-    );
+    assert_eq!(video(&long).header, Some(SequenceStart), "a prefix of 257 bytes");
+    assert_eq!(audio(&long).header, Some(SequenceStart), "a prefix of 257 bytes");
     let too_many_tracks = [&b"\x96\x10hvc1"[..], &b"\x00\0\0\x01a".repeat(257)].concat();
 
     for (name, body) in [
@@ -239,10 +231,7 @@ fn broken_enhanced_bodies_are_not_classified() {
         ("ModEx size beyond the body", b"\x97\x20\0\0".to_vec()),
         ("ModEx without next packet type", b"\x97\x02\0\0\0".to_vec()),
         ("ModEx long size cut off", b"\x97\xff\x01".to_vec()),
-        (
-            "ModEx long size beyond the body",
-            b"\x97\xff\xff\xff\0\0".to_vec(),
-        ),
+        ("ModEx long size beyond the body", b"\x97\xff\xff\xff\0\0".to_vec()),
         ("ModEx without FourCC", b"\x97\x02\0\0\0\0hv".to_vec()),
         ("nine ModEx", mod_ex(9)),
         ("thousand ModEx", mod_ex(1000)),
@@ -254,18 +243,9 @@ fn broken_enhanced_bodies_are_not_classified() {
         ("ModEx in multitrack", b"\x96\x07hvc1\x01a".to_vec()),
         ("unknown multitrack type", b"\x96\x30hvc1\x01a".to_vec()),
         ("size cut off", b"\x96\x10hvc1\x01\0\0".to_vec()),
-        (
-            "size beyond the body",
-            b"\x96\x10hvc1\x01\0\0\x02a".to_vec(),
-        ),
-        (
-            "second size beyond the body",
-            b"\x96\x10hvc1\x01\0\0\x01a\x02\xff\xff\xffa".to_vec(),
-        ),
-        (
-            "second FourCC cut off",
-            b"\x96\x20hvc1\x01\0\0\x01ahv".to_vec(),
-        ),
+        ("size beyond the body", b"\x96\x10hvc1\x01\0\0\x02a".to_vec()),
+        ("second size beyond the body", b"\x96\x10hvc1\x01\0\0\x01a\x02\xff\xff\xffa".to_vec()),
+        ("second FourCC cut off", b"\x96\x20hvc1\x01\0\0\x01ahv".to_vec()),
     ] {
         assert_eq!(video(&body), VideoTag::default(), "video: {name}");
         let mut body = body;
@@ -283,11 +263,7 @@ fn broken_enhanced_bodies_are_not_classified() {
 fn every_short_body_is_taken() {
     for first in 0..=255u8 {
         for second in 0..=255u8 {
-            for body in [
-                &[first][..],
-                &[first, second],
-                &[first, second, second, first],
-            ] {
+            for body in [&[first][..], &[first, second], &[first, second, second, first]] {
                 let (tag, _) = (video(body), audio(body));
                 assert!(!tag.keyframe || body.len() > 1);
             }

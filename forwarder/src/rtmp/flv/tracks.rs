@@ -20,10 +20,7 @@ impl Tracks {
 
     /// Whether all of `other` is in this set: headers for `other` are replaced by one for `self`.
     pub fn covers(self, other: Self) -> bool {
-        self.0
-            .iter()
-            .zip(other.0)
-            .all(|(mine, theirs)| theirs & !mine == 0)
+        self.0.iter().zip(other.0).all(|(mine, theirs)| theirs & !mine == 0)
     }
 
     /// How many tracks are in the set.
@@ -75,12 +72,7 @@ impl<'a> TrackBodies<'a> {
             MANY_TRACKS_MANY_CODECS => (None, rest),
             _ => return None,
         };
-        Some(Self {
-            codec,
-            is_single: kind == ONE_TRACK,
-            rest,
-            left: MAX_TRACKS,
-        })
+        Some(Self { codec, is_single: kind == ONE_TRACK, rest, left: MAX_TRACKS })
     }
 
     fn read(&mut self) -> Option<TrackBody<'a>> {

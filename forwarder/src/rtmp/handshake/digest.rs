@@ -68,10 +68,7 @@ impl Scheme {
     /// Where `block` has its digest: 1,503 at most, so that 32 bytes are always there.
     pub(super) fn position(self, block: &Block) -> usize {
         let base = self.base();
-        let sum: usize = block[base..base + 4]
-            .iter()
-            .map(|&byte| usize::from(byte))
-            .sum();
+        let sum: usize = block[base..base + 4].iter().map(|&byte| usize::from(byte)).sum();
         base + 4 + sum % 728
     }
 }
@@ -85,13 +82,11 @@ pub(super) struct Found {
 
 /// Looks for the digest of `maker` in its first block, in both schemes.
 pub(super) fn find(block: &Block, maker: Role) -> Option<Found> {
-    [Scheme::KeyFirst, Scheme::DigestFirst]
-        .into_iter()
-        .find_map(|scheme| {
-            let digest = first_digest(block, maker, scheme);
-            let at = scheme.position(block);
-            (block[at..at + DIGEST_LEN] == digest).then_some(Found { scheme, digest })
-        })
+    [Scheme::KeyFirst, Scheme::DigestFirst].into_iter().find_map(|scheme| {
+        let digest = first_digest(block, maker, scheme);
+        let at = scheme.position(block);
+        (block[at..at + DIGEST_LEN] == digest).then_some(Found { scheme, digest })
+    })
 }
 
 /// Makes a plain first block one with a version and a digest.
@@ -134,11 +129,7 @@ pub(super) mod check {
 
     /// Whether `second` of `maker` ends with the digest that answers `first` of the other side.
     pub(crate) fn answers(second: &Block, maker: Role, first: &Block) -> bool {
-        let other = if maker == Role::Client {
-            Role::Server
-        } else {
-            Role::Client
-        };
+        let other = if maker == Role::Client { Role::Server } else { Role::Client };
         find(first, other).is_some_and(|found| {
             let (body, digest) = second.split_at(BLOCK_LEN - DIGEST_LEN);
             let key = hmac(&[maker.key(), &KEY_TAIL].concat(), &[&found.digest]);

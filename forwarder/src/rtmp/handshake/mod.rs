@@ -56,11 +56,7 @@ impl ServerHandshake {
     /// `random`: 1,528 or more bytes for S1 (zeros stand in for what is missing); `uptime_ms`: our
     /// time field.
     pub fn new(random: Box<[u8]>, uptime_ms: u32) -> Self {
-        Self {
-            state: State::Version,
-            random,
-            uptime_ms,
-        }
+        Self { state: State::Version, random, uptime_ms }
     }
 
     /// Takes bytes from the front of `input`. `Ok(true)`: done, what is left of `input` is chunks.
@@ -103,12 +99,7 @@ impl ClientHandshake {
     /// `random`: 1,528 or more bytes for C1 (zeros stand in for what is missing). `digest`: send a
     /// C1 with a digest (scheme 1, as FFmpeg and SRS), else a plain one.
     pub fn new(random: Box<[u8]>, uptime_ms: u32, digest: bool) -> Self {
-        Self {
-            state: State::Version,
-            random,
-            uptime_ms,
-            digest,
-        }
+        Self { state: State::Version, random, uptime_ms, digest }
     }
 
     /// Appends C0 and C1 to `out`; once, at first.
@@ -130,11 +121,7 @@ impl ClientHandshake {
     /// and players of all kinds take what they get.
     pub fn read(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, HandshakeError> {
         if let Some(s1) = self.state.read(input)? {
-            let found = if self.digest {
-                digest::find(&s1, digest::Role::Server)
-            } else {
-                None
-            };
+            let found = if self.digest { digest::find(&s1, digest::Role::Server) } else { None };
             let c2 = match found {
                 Some(found) => digest::answer(s1, digest::Role::Client, &found),
                 None => simple::answer(s1),

@@ -7,9 +7,7 @@ use super::*;
 
 /// The first `len` bytes of a recording.
 fn recording(name: &str, len: usize) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/golden")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
     let mut bytes = std::fs::read(path).unwrap();
     bytes.truncate(len);
     bytes
@@ -23,9 +21,7 @@ fn parts(bytes: &[u8]) -> (u8, &Block, &Block) {
 }
 
 fn random(seed: u8) -> Box<[u8]> {
-    (0..RANDOM_LEN)
-        .map(|i| (i * 31 + usize::from(seed) * 7 + i / 256) as u8)
-        .collect()
+    (0..RANDOM_LEN).map(|i| (i * 31 + usize::from(seed) * 7 + i / 256) as u8).collect()
 }
 
 /// Recordings whose client and server blocks hold digests, and whether C2 holds one too: FFmpeg
@@ -50,21 +46,11 @@ const PLAIN: &[&str] = &[
 #[test]
 fn digests_of_other_products_are_right() {
     for &(name, c2_signed) in WITH_DIGESTS {
-        let (c, s) = (
-            recording(&format!("{name}.c2s"), 3073),
-            recording(&format!("{name}.s2c"), 3073),
-        );
+        let (c, s) =
+            (recording(&format!("{name}.c2s"), 3073), recording(&format!("{name}.s2c"), 3073));
         let ((_, c1, c2), (_, s1, s2)) = (parts(&c), parts(&s));
-        assert_eq!(
-            find(c1, Role::Client).unwrap().scheme,
-            Scheme::DigestFirst,
-            "{name}"
-        );
-        assert_eq!(
-            find(s1, Role::Server).unwrap().scheme,
-            Scheme::DigestFirst,
-            "{name}"
-        );
+        assert_eq!(find(c1, Role::Client).unwrap().scheme, Scheme::DigestFirst, "{name}");
+        assert_eq!(find(s1, Role::Server).unwrap().scheme, Scheme::DigestFirst, "{name}");
         assert!(find(c1, Role::Server).is_none(), "{name}");
         assert!(answers(s2, Role::Server, c1), "{name}");
         assert_eq!(answers(c2, Role::Client, s1), c2_signed, "{name}");
@@ -93,11 +79,7 @@ fn recorded_clients_get_the_answer_they_check() {
             assert_eq!(s2, c1, "{name}");
         } else {
             assert!(s1[4] >= 3, "{name}: FFmpeg checks");
-            assert_eq!(
-                find(s1, Role::Server).unwrap().scheme,
-                Scheme::DigestFirst,
-                "{name}"
-            );
+            assert_eq!(find(s1, Role::Server).unwrap().scheme, Scheme::DigestFirst, "{name}");
             assert!(answers(s2, Role::Server, c1), "{name}");
         }
     }
@@ -114,11 +96,7 @@ fn recorded_servers_get_the_answer_they_check() {
         assert_eq!(client.read(&mut input, &mut out), Ok(true), "{name}");
         assert_eq!(input, &recorded[3073..], "{name}: chunks are left");
         let ((_, c1, c2), (_, s1, _)) = (parts(&out), parts(&recorded));
-        assert_eq!(
-            find(c1, Role::Client).unwrap().scheme,
-            Scheme::DigestFirst,
-            "{name}"
-        );
+        assert_eq!(find(c1, Role::Client).unwrap().scheme, Scheme::DigestFirst, "{name}");
         if PLAIN.contains(name) {
             assert_eq!(c2, s1, "{name}");
         } else {
@@ -143,15 +121,8 @@ fn the_scheme_of_the_client_is_answered() {
             let mut server = ServerHandshake::new(random(seed ^ 0x55), 0);
             assert_eq!(server.read(&mut input, &mut out), Ok(false));
             let (_, s1, s2) = parts(&out);
-            assert_eq!(
-                find(s1, Role::Server).unwrap().scheme,
-                scheme,
-                "seed {seed}"
-            );
-            assert!(
-                answers(s2, Role::Server, c0c1[1..].try_into().unwrap()),
-                "seed {seed}"
-            );
+            assert_eq!(find(s1, Role::Server).unwrap().scheme, scheme, "seed {seed}");
+            assert!(answers(s2, Role::Server, c0c1[1..].try_into().unwrap()), "seed {seed}");
         }
     }
 }
@@ -162,10 +133,7 @@ fn a_digest_that_is_wrong_gets_a_plain_answer() {
         let mut c0c1 = signed_c0c1(scheme, 3);
         c0c1[1536] ^= 1;
         let (mut input, mut out) = (&c0c1[..], Vec::new());
-        assert_eq!(
-            ServerHandshake::new(random(4), 0).read(&mut input, &mut out),
-            Ok(false)
-        );
+        assert_eq!(ServerHandshake::new(random(4), 0).read(&mut input, &mut out), Ok(false));
         let (_, s1, s2) = parts(&out);
         assert_eq!(s1[4..8], [0; 4]);
         assert_eq!(s2[..], c0c1[1..]);
@@ -178,10 +146,7 @@ fn digest_positions_stay_inside_the_block() {
         for (scheme, last) in [(Scheme::KeyFirst, 1503), (Scheme::DigestFirst, 739)] {
             let mut block = Box::new([fill; BLOCK_LEN]);
             // 4 x 255 is 292 mod 728; 727 is the largest remainder there is
-            assert_eq!(
-                scheme.position(&block),
-                scheme.base() + 4 + (usize::from(fill) * 4) % 728
-            );
+            assert_eq!(scheme.position(&block), scheme.base() + 4 + (usize::from(fill) * 4) % 728);
             block[scheme.base()..][..4].copy_from_slice(&[255, 255, 217, 0]);
             assert_eq!(scheme.position(&block), last);
             let block = signed(block, Role::Server, scheme);
@@ -230,11 +195,7 @@ fn our_client_and_our_server_agree_at_any_pace() {
         assert_eq!(answers(c2, Role::Client, s1), digest);
         assert_eq!((s2 == c1, c2 == s1), (!digest, !digest));
         for step in [1, 2, 3, 7, 1535, 1536, 1537, 3072, 3073] {
-            assert_eq!(
-                run(digest, step, b"connect"),
-                whole,
-                "{step} bytes at a time"
-            );
+            assert_eq!(run(digest, step, b"connect"), whole, "{step} bytes at a time");
         }
     }
 }
@@ -246,10 +207,7 @@ fn s0_s1_s2_do_not_wait_for_c2() {
     let mut out = Vec::new();
     for (i, byte) in c0c1.iter().enumerate() {
         assert!(out.is_empty(), "sent something at byte {i}");
-        assert_eq!(
-            server.read(&mut std::slice::from_ref(byte), &mut out),
-            Ok(false)
-        );
+        assert_eq!(server.read(&mut std::slice::from_ref(byte), &mut out), Ok(false));
     }
     assert_eq!(out.len(), 3073);
 }
@@ -270,30 +228,12 @@ fn what_is_pipelined_behind_c2_is_left_alone() {
 #[test]
 fn other_protocols_are_refused_at_the_first_byte() {
     for (first, text) in [
-        (
-            b"GET / HTTP/1.1\r\n" as &[u8],
-            "version 71 instead of 3, this looks like HTTP",
-        ),
-        (
-            b"\x16\x03\x01",
-            "version 22 instead of 3, this looks like TLS",
-        ),
-        (
-            b"\x06",
-            "version 6 instead of 3, this is RTMPE, which is not supported",
-        ),
-        (
-            b"\x08",
-            "version 8 instead of 3, this is RTMPE, which is not supported",
-        ),
-        (
-            b"\x09",
-            "version 9 instead of 3, this is RTMPE, which is not supported",
-        ),
-        (
-            b"\r\n\r\n\0\r\nQUIT\n",
-            "version 13 instead of 3, this looks like the PROXY protocol",
-        ),
+        (b"GET / HTTP/1.1\r\n" as &[u8], "version 71 instead of 3, this looks like HTTP"),
+        (b"\x16\x03\x01", "version 22 instead of 3, this looks like TLS"),
+        (b"\x06", "version 6 instead of 3, this is RTMPE, which is not supported"),
+        (b"\x08", "version 8 instead of 3, this is RTMPE, which is not supported"),
+        (b"\x09", "version 9 instead of 3, this is RTMPE, which is not supported"),
+        (b"\r\n\r\n\0\r\nQUIT\n", "version 13 instead of 3, this looks like the PROXY protocol"),
         (b"\0", "version 0 instead of 3"),
         (b"\x04", "version 4 instead of 3"),
         (b"\xff", "version 255 instead of 3"),
@@ -305,13 +245,7 @@ fn other_protocols_are_refused_at_the_first_byte() {
             assert_eq!(error.to_string(), text);
         }
         let mut client = ClientHandshake::new(random(0), 0, true);
-        assert_eq!(
-            client
-                .read(&mut &first[..], &mut out)
-                .unwrap_err()
-                .to_string(),
-            text
-        );
+        assert_eq!(client.read(&mut &first[..], &mut out).unwrap_err().to_string(), text);
         assert!(out.is_empty(), "nothing is sent in reply to {first:?}");
     }
 }

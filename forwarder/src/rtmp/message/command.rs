@@ -36,11 +36,7 @@ impl Command {
         while let Some(value) = reader.read()? {
             args.push(value);
         }
-        Ok(Some(Self {
-            name,
-            transaction,
-            args,
-        }))
+        Ok(Some(Self { name, transaction, args }))
     }
 
     /// Appends the message as type 20 on `csid` and `msid`, time 0, cut at `chunk_size`, to `out`.
@@ -56,9 +52,7 @@ impl Command {
             msid,
             payload: &body,
         };
-        chunk::encode(&message, chunk_size, &mut |bytes| {
-            out.extend_from_slice(bytes)
-        });
+        chunk::encode(&message, chunk_size, &mut |bytes| out.extend_from_slice(bytes));
     }
 }
 
@@ -79,11 +73,7 @@ mod tests {
     const CALL: &[u8] = b"\x02\0\x04call\x00\x40\0\0\0\0\0\0\0\x05";
 
     fn call() -> Command {
-        Command {
-            name: "call".to_owned(),
-            transaction: 2.0,
-            args: vec![Value::Null],
-        }
+        Command { name: "call".to_owned(), transaction: 2.0, args: vec![Value::Null] }
     }
 
     #[test]
@@ -91,45 +81,21 @@ mod tests {
         type Case<'a> = (&'a str, u8, &'a [u8], Result<Option<Command>, Amf0Error>);
 
         let with_selector = [&[0], CALL].concat();
-        let name_only = Command {
-            transaction: 0.0,
-            args: vec![],
-            ..call()
-        };
+        let name_only = Command { transaction: 0.0, args: vec![], ..call() };
         let amf3_name = b"\x11\x06\x09call";
         let cases: [Case<'_>; 12] = [
             ("AMF0", 20, CALL, Ok(Some(call()))),
             ("AMF3 with selector", 17, &with_selector, Ok(Some(call()))),
             ("AMF3 without selector", 17, CALL, Ok(Some(call()))),
-            (
-                "AMF0 with selector",
-                20,
-                &with_selector,
-                Err(Amf0Error::ExpectedString(0)),
-            ),
+            ("AMF0 with selector", 20, &with_selector, Err(Amf0Error::ExpectedString(0))),
             ("empty AMF0", 20, b"", Ok(None)),
             ("empty AMF3", 17, b"", Ok(None)),
             ("only the selector", 17, b"\0", Ok(None)),
             ("name alone", 20, b"\x02\0\x04call", Ok(Some(name_only))),
-            (
-                "number for a name",
-                20,
-                &CALL[7..],
-                Err(Amf0Error::ExpectedString(0)),
-            ),
+            ("number for a name", 20, &CALL[7..], Err(Amf0Error::ExpectedString(0))),
             ("AMF3 name", 17, amf3_name, Err(Amf0Error::Amf3(0))),
-            (
-                "AMF3 name after selector",
-                17,
-                b"\0\x11\x06\x09call",
-                Err(Amf0Error::Amf3(0)),
-            ),
-            (
-                "name cut off",
-                20,
-                b"\x02\0\x09call",
-                Err(Amf0Error::Truncated(3)),
-            ),
+            ("AMF3 name after selector", 17, b"\0\x11\x06\x09call", Err(Amf0Error::Amf3(0))),
+            ("name cut off", 20, b"\x02\0\x09call", Err(Amf0Error::Truncated(3))),
         ];
         for (name, kind, body, expected) in cases {
             assert_eq!(Command::parse(kind, body), expected, "{name}");
@@ -164,10 +130,7 @@ mod tests {
         let message = reader.read(&mut input).unwrap().unwrap();
         assert_eq!((message.csid, message.kind, message.msid), (5, 20, 1));
         assert_eq!(message.timestamp, Timestamp(0));
-        assert_eq!(
-            Command::parse(message.kind, message.payload),
-            Ok(Some(command))
-        );
+        assert_eq!(Command::parse(message.kind, message.payload), Ok(Some(command)));
         assert!(input.is_empty());
     }
 }

@@ -55,10 +55,9 @@ impl Control {
             kind::ACKNOWLEDGEMENT => Some(Self::Acknowledgement(word)),
             kind::WINDOW_ACK_SIZE => Some(Self::WindowAckSize(word)),
             // Some peers leave the limit type out; dynamic is the one that demands nothing.
-            kind::SET_PEER_BANDWIDTH => Some(Self::SetPeerBandwidth(
-                word,
-                rest.first().copied().unwrap_or(2),
-            )),
+            kind::SET_PEER_BANDWIDTH => {
+                Some(Self::SetPeerBandwidth(word, rest.first().copied().unwrap_or(2)))
+            }
             _ => None,
         }
     }
@@ -81,17 +80,10 @@ impl Control {
                 kind
             }
         };
-        let message = Message {
-            csid: csid::CONTROL,
-            timestamp: Timestamp(0),
-            kind,
-            msid: 0,
-            payload: &body,
-        };
+        let message =
+            Message { csid: csid::CONTROL, timestamp: Timestamp(0), kind, msid: 0, payload: &body };
         // Ten bytes at most: one chunk, whatever chunk size was agreed on.
-        chunk::encode(&message, DEFAULT_CHUNK_SIZE, &mut |bytes| {
-            out.extend_from_slice(bytes)
-        });
+        chunk::encode(&message, DEFAULT_CHUNK_SIZE, &mut |bytes| out.extend_from_slice(bytes));
     }
 }
 
@@ -99,18 +91,13 @@ impl UserControl {
     fn parse(body: &[u8]) -> Option<Self> {
         let (&event, data) = body.split_first_chunk()?;
         let word = |at: usize| {
-            data.get(at..)
-                .and_then(<[u8]>::first_chunk)
-                .map(|&word| u32::from_be_bytes(word))
+            data.get(at..).and_then(<[u8]>::first_chunk).map(|&word| u32::from_be_bytes(word))
         };
         Some(match u16::from_be_bytes(event) {
             event::STREAM_BEGIN => Self::StreamBegin(word(0)?),
             event::STREAM_EOF => Self::StreamEof(word(0)?),
             event::STREAM_DRY => Self::StreamDry(word(0)?),
-            event::SET_BUFFER_LENGTH => Self::SetBufferLength {
-                msid: word(0)?,
-                ms: word(4)?,
-            },
+            event::SET_BUFFER_LENGTH => Self::SetBufferLength { msid: word(0)?, ms: word(4)? },
             event::STREAM_IS_RECORDED => Self::StreamIsRecorded(word(0)?),
             event::PING_REQUEST => Self::PingRequest(word(0)?),
             event::PING_RESPONSE => Self::PingResponse(word(0)?),
@@ -176,17 +163,12 @@ mod tests {
             Control::SetPeerBandwidth(2_500_000, 1),
         ];
         let mut wire = Vec::new();
-        messages
-            .iter()
-            .for_each(|message| message.encode(&mut wire));
+        messages.iter().for_each(|message| message.encode(&mut wire));
         let (mut reader, mut input) = (ChunkReader::new(), &wire[..]);
         for expected in messages {
             let message = reader.read(&mut input).unwrap().unwrap();
             assert_eq!((message.csid, message.msid, message.timestamp.0), (2, 0, 0));
-            assert_eq!(
-                Control::parse(message.kind, message.payload),
-                Some(expected)
-            );
+            assert_eq!(Control::parse(message.kind, message.payload), Some(expected));
         }
         assert!(input.is_empty());
     }
@@ -204,20 +186,10 @@ mod tests {
         let cases: [(&str, u8, &[u8], Option<Control>); 18] = [
             ("SetChunkSize without a body", 1, b"", None),
             ("SetChunkSize of 3 bytes", 1, b"\0\0\x10", None),
-            (
-                "SetChunkSize of 5 bytes",
-                1,
-                b"\0\0\x10\0\x07",
-                Some(Control::SetChunkSize(4096)),
-            ),
+            ("SetChunkSize of 5 bytes", 1, b"\0\0\x10\0\x07", Some(Control::SetChunkSize(4096))),
             ("Abort of 3 bytes", 2, b"\0\0\x06", None),
             ("Acknowledgement of 3 bytes", 3, b"\0\0\x06", None),
-            (
-                "WindowAckSize of 0",
-                5,
-                b"\0\0\0\0",
-                Some(Control::WindowAckSize(0)),
-            ),
+            ("WindowAckSize of 0", 5, b"\0\0\0\0", Some(Control::WindowAckSize(0))),
             ("WindowAckSize of 3 bytes", 5, b"\0\0\0", None),
             ("SetPeerBandwidth of 4 bytes", 6, b"\0\0\0\x01", {
                 Some(Control::SetPeerBandwidth(1, 2))
@@ -232,29 +204,11 @@ mod tests {
             ("ping of 10 bytes", 4, b"\0\x06\0\0\0\x09\0\0\0\0", {
                 user(UserControl::PingRequest(9))
             }),
-            (
-                "SetBufferLength of 9 bytes",
-                4,
-                b"\0\x03\0\0\0\x01\0\0\0",
-                None,
-            ),
-            (
-                "SetBufferLength of all bits",
-                4,
-                b"\0\x03\0\0\0\x01\xff\xff\xff\xff",
-                {
-                    user(UserControl::SetBufferLength {
-                        msid: 1,
-                        ms: u32::MAX,
-                    })
-                },
-            ),
-            (
-                "SWF verification",
-                4,
-                b"\0\x1a\x01",
-                user(UserControl::Unknown(26)),
-            ),
+            ("SetBufferLength of 9 bytes", 4, b"\0\x03\0\0\0\x01\0\0\0", None),
+            ("SetBufferLength of all bits", 4, b"\0\x03\0\0\0\x01\xff\xff\xff\xff", {
+                user(UserControl::SetBufferLength { msid: 1, ms: u32::MAX })
+            }),
+            ("SWF verification", 4, b"\0\x1a\x01", user(UserControl::Unknown(26))),
             ("audio", 8, b"\0\0\0\0\0", None),
         ];
         for (name, kind, body, expected) in cases {

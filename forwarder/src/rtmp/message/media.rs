@@ -58,12 +58,7 @@ pub const MAX_AGGREGATED: usize = 4096;
 impl<'a> Aggregate<'a> {
     /// The messages in the body of a type 22 message with this timestamp.
     pub fn new(timestamp: Timestamp, body: &'a [u8]) -> Self {
-        Self {
-            rest: body,
-            timestamp,
-            base: None,
-            left: MAX_AGGREGATED,
-        }
+        Self { rest: body, timestamp, base: None, left: MAX_AGGREGATED }
     }
 
     /// The next one, of any type.
@@ -78,11 +73,7 @@ impl<'a> Aggregate<'a> {
 
         let time = Timestamp(u32::from_be_bytes([t3, t0, t1, t2]));
         let base = *self.base.get_or_insert(time);
-        Some((
-            kind,
-            self.timestamp.advanced(time.0.wrapping_sub(base.0)),
-            payload,
-        ))
+        Some((kind, self.timestamp.advanced(time.0.wrapping_sub(base.0)), payload))
     }
 }
 
@@ -117,12 +108,7 @@ mod tests {
         let amf3 = [b"\0", &on_meta_data[..], b"\x11\x04\x01"].concat();
         let broken = b"\x02\0\x01x\x02\0\x09cut";
         let cases: [Case<'_>; 15] = [
-            (
-                "without @setDataFrame",
-                18,
-                on_meta_data,
-                Some(on_meta_data),
-            ),
+            ("without @setDataFrame", 18, on_meta_data, Some(on_meta_data)),
             ("with @setDataFrame", 18, &published, Some(on_meta_data)),
             ("AMF3 with selector", 15, &selected, Some(on_meta_data)),
             ("AMF3 without selector", 15, &published, Some(on_meta_data)),
@@ -133,12 +119,7 @@ mod tests {
             ("nothing", 18, b"", None),
             ("only the selector", 15, b"\0", None),
             ("only @setDataFrame", 18, b"\x02\0\x0d@setDataFrame", None),
-            (
-                "@setDataFrame and a number",
-                18,
-                b"\x02\0\x0d@setDataFrame\0\0\0\0\0\0\0\0\0",
-                None,
-            ),
+            ("@setDataFrame and a number", 18, b"\x02\0\x0d@setDataFrame\0\0\0\0\0\0\0\0\0", None),
             ("time code of 4 bytes", 18, b"\0\0\x10\0", None),
             ("string cut off", 18, b"\x02\0\x0aonMeta", None),
             ("string not UTF-8", 18, b"\x02\0\x01\xff", None),
@@ -166,16 +147,8 @@ mod tests {
 
     #[test]
     fn aggregate_is_moved_to_its_own_time() {
-        let body = [
-            tag(9, 0x0102_0304, b"v"),
-            tag(8, 0x0102_0310, b""),
-            tag(9, 0x0102_0300, b"w"),
-        ];
-        let expected = [
-            (9, 1000, b"v".to_vec()),
-            (8, 1012, vec![]),
-            (9, 996, b"w".to_vec()),
-        ];
+        let body = [tag(9, 0x0102_0304, b"v"), tag(8, 0x0102_0310, b""), tag(9, 0x0102_0300, b"w")];
+        let expected = [(9, 1000, b"v".to_vec()), (8, 1012, vec![]), (9, 996, b"w".to_vec())];
         assert_eq!(inside(1000, &body.concat()), expected);
         let times: Vec<_> = inside(2, &body.concat()).iter().map(|m| m.1).collect();
         assert_eq!(times, [2, 14, u32::MAX - 1], "modulo 2^32");
@@ -190,23 +163,11 @@ mod tests {
             ("nothing", vec![], 0),
             ("half a tag header", good[..10].to_vec(), 0),
             ("size beyond the body", too_large.clone(), 0),
-            (
-                "good, then size beyond the body",
-                [&good[..], &too_large].concat(),
-                1,
-            ),
+            ("good, then size beyond the body", [&good[..], &too_large].concat(), 1),
             ("no last back pointer", good[..12].to_vec(), 1),
             ("half a last back pointer", good[..14].to_vec(), 1),
-            (
-                "aggregate inside",
-                [tag(22, 5, &good), good.clone()].concat(),
-                1,
-            ),
-            (
-                "a million tags",
-                tag(8, 0, b"").repeat(500_000),
-                MAX_AGGREGATED,
-            ),
+            ("aggregate inside", [tag(22, 5, &good), good.clone()].concat(), 1),
+            ("a million tags", tag(8, 0, b"").repeat(500_000), MAX_AGGREGATED),
         ];
         for (name, body, count) in cases {
             assert_eq!(inside(0, &body).len(), count, "{name}");

@@ -18,10 +18,7 @@ pub(super) struct Held {
 impl Held {
     /// Takes an aggregate apart.
     pub(super) fn split(aggregate: &Message<'_>) -> Self {
-        Self::new(
-            aggregate.msid,
-            Aggregate::new(aggregate.timestamp, aggregate.payload),
-        )
+        Self::new(aggregate.msid, Aggregate::new(aggregate.timestamp, aggregate.payload))
     }
 
     /// Copies `messages`; all on `msid`.
@@ -29,16 +26,11 @@ impl Held {
         msid: u32,
         messages: impl IntoIterator<Item = (u8, Timestamp, &'a [u8])>,
     ) -> Self {
-        let mut held = Self {
-            msid,
-            bodies: Vec::new(),
-            parts: VecDeque::new(),
-        };
+        let mut held = Self { msid, bodies: Vec::new(), parts: VecDeque::new() };
         for (kind, timestamp, payload) in messages {
             let start = held.bodies.len();
             held.bodies.extend_from_slice(payload);
-            held.parts
-                .push_back((kind, timestamp, start..held.bodies.len()));
+            held.parts.push_back((kind, timestamp, start..held.bodies.len()));
         }
         held
     }
@@ -52,13 +44,7 @@ impl Held {
     pub(super) fn next(&mut self) -> Option<Message<'_>> {
         let (kind, timestamp, range) = self.parts.pop_front()?;
         let payload = self.bodies.get(range)?;
-        Some(Message {
-            csid: 0,
-            timestamp,
-            kind,
-            msid: self.msid,
-            payload,
-        })
+        Some(Message { csid: 0, timestamp, kind, msid: self.msid, payload })
     }
 }
 
@@ -68,10 +54,9 @@ pub(super) fn media<'a>(message: &Message<'a>) -> Option<MediaMessage<'a>> {
     let (kind, payload) = match message.kind {
         kind::AUDIO => (MediaKind::Audio, message.payload),
         kind::VIDEO => (MediaKind::Video, message.payload),
-        kind::DATA_AMF0 | kind::DATA_AMF3 => (
-            MediaKind::Data,
-            data_payload(message.kind, message.payload)?,
-        ),
+        kind::DATA_AMF0 | kind::DATA_AMF3 => {
+            (MediaKind::Data, data_payload(message.kind, message.payload)?)
+        }
         _ => return None,
     };
     (!payload.is_empty()).then_some(MediaMessage {

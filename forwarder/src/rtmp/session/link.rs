@@ -68,9 +68,7 @@ impl Link {
     /// FFmpeg and SRS acknowledge each half window too: a peer that waits for the
     /// acknowledgement of a whole one never stalls.
     pub(super) fn count_received(&mut self, now: Instant, bytes: usize) {
-        self.received = self
-            .received
-            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.received = self.received.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         let interval = u64::from(self.ack_window.max(MIN_ACK_WINDOW) / 2);
         let due = self.ack_window != 0 && self.received - self.acknowledged >= interval;
         if due && self.acks.allow(now, MAX_ACKS) {
@@ -100,9 +98,7 @@ impl Link {
         message: &Message<'_>,
     ) -> Result<Option<Control>, SessionError> {
         if !self.controls.allow(now, MAX_CONTROLS) {
-            return Err(SessionError::Limit(format!(
-                "over {MAX_CONTROLS} control messages/s"
-            )));
+            return Err(SessionError::Limit(format!("over {MAX_CONTROLS} control messages/s")));
         }
         if matches!(message.kind, kind::SET_CHUNK_SIZE | kind::ABORT)
             && !self.chunk_changes.allow(now, MAX_CHUNK_CHANGES)
@@ -145,11 +141,7 @@ impl Link {
         transaction: f64,
         args: Vec<Value>,
     ) {
-        let command = Command {
-            name: name.to_owned(),
-            transaction,
-            args,
-        };
+        let command = Command { name: name.to_owned(), transaction, args };
         command.encode(csid, msid, self.chunk_size, &mut self.out);
     }
 
@@ -161,16 +153,8 @@ impl Link {
         timestamp: Timestamp,
         payload: &[u8],
     ) {
-        let message = Message {
-            csid,
-            timestamp,
-            kind,
-            msid,
-            payload,
-        };
-        chunk::encode(&message, self.chunk_size, &mut |piece| {
-            self.out.extend_from_slice(piece)
-        });
+        let message = Message { csid, timestamp, kind, msid, payload };
+        chunk::encode(&message, self.chunk_size, &mut |piece| self.out.extend_from_slice(piece));
     }
 
     /// Bytes received, handshake included.

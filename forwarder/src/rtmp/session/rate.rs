@@ -11,10 +11,7 @@ pub(super) struct Rate {
 
 impl Rate {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            count: 0,
-        }
+        Self { since: now, count: 0 }
     }
 
     /// Counts one event; false when it is over `limit` in this second.

@@ -26,11 +26,7 @@ impl StreamKey {
         check_name("vhost", vhost)?;
         check_app(app)?;
         check_name("stream", stream)?;
-        Ok(Self {
-            vhost: vhost.to_owned(),
-            app: app.to_owned(),
-            stream: stream.to_owned(),
-        })
+        Ok(Self { vhost: vhost.to_owned(), app: app.to_owned(), stream: stream.to_owned() })
     }
 
     /// The vhost's name.
@@ -51,11 +47,7 @@ impl StreamKey {
 
 impl fmt::Display for StreamKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let vhost = if self.vhost == DEFAULT_VHOST {
-            ""
-        } else {
-            &self.vhost
-        };
+        let vhost = if self.vhost == DEFAULT_VHOST { "" } else { &self.vhost };
         write!(f, "{vhost}/{}/{}", self.app, self.stream)
     }
 }
@@ -67,11 +59,7 @@ pub(super) fn check_app(app: &str) -> Result<(), UrlError> {
         check_name("app", element)?;
         n += 1;
     }
-    if n > MAX_APP_ELEMENTS {
-        Err(UrlError::Depth)
-    } else {
-        Ok(())
-    }
+    if n > MAX_APP_ELEMENTS { Err(UrlError::Depth) } else { Ok(()) }
 }
 
 /// Checks a name or an element of an app, as it is and percent-decoded. Names are never used as
@@ -82,11 +70,7 @@ pub(super) fn check_name(part: &'static str, name: &str) -> Result<(), UrlError>
     }
     check_len(part, name, MAX_NAME_LEN)?;
     check_characters(part, name)?;
-    if name.contains('%') {
-        check_characters(part, &percent_decoded(name))
-    } else {
-        Ok(())
-    }
+    if name.contains('%') { check_characters(part, &percent_decoded(name)) } else { Ok(()) }
 }
 
 fn check_characters(part: &'static str, name: &str) -> Result<(), UrlError> {
@@ -105,15 +89,9 @@ fn percent_decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&byte, behind)) = rest.split_first() {
-        let hex = behind
-            .split_first_chunk()
-            .filter(|_| byte == b'%')
-            .and_then(|(&[a, b], behind)| {
-                let digit = |d: u8| {
-                    char::from(d)
-                        .to_digit(16)
-                        .and_then(|d| u8::try_from(d).ok())
-                };
+        let hex =
+            behind.split_first_chunk().filter(|_| byte == b'%').and_then(|(&[a, b], behind)| {
+                let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 Some((digit(a)? << 4 | digit(b)?, behind))
             });
         let (byte, behind) = hex.unwrap_or((byte, behind));

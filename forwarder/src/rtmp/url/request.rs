@@ -55,23 +55,14 @@ impl Request {
         path.extend(name);
         let stream = if may_take_from_app { path.pop() } else { None };
         let stream = stream.ok_or(UrlError::Empty("stream"))?.to_owned();
-        let app = if path.is_empty() {
-            DEFAULT_APP.to_owned()
-        } else {
-            path.join("/")
-        };
+        let app = if path.is_empty() { DEFAULT_APP.to_owned() } else { path.join("/") };
 
         let (vhost, param) = split_vhost(&[query, tc_query]);
         let vhost = vhost.unwrap_or(host).to_owned();
         check_name("vhost", &vhost)?;
         check_app(&app)?;
         check_name("stream", &stream)?;
-        Ok(Self {
-            vhost,
-            app,
-            stream,
-            param,
-        })
+        Ok(Self { vhost, app, stream, param })
     }
 }
 
@@ -87,10 +78,7 @@ fn cleaned(part: &'static str, text: &str) -> Result<String, UrlError> {
 /// vhost's own name says no more than that none is named.
 fn split_vhost<'a>(queries: &[&'a str]) -> (Option<&'a str>, String) {
     let (mut vhost, mut domain, mut others) = (None, None, Vec::new());
-    let pairs = queries
-        .iter()
-        .flat_map(|query| query.split('&'))
-        .filter(|pair| !pair.is_empty());
+    let pairs = queries.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
     for pair in pairs {
         let slot = match pair.split_once('=') {
             Some(("vhost", value)) => (&mut vhost, value),
@@ -104,8 +92,5 @@ fn split_vhost<'a>(queries: &[&'a str]) -> (Option<&'a str>, String) {
             *slot.0 = Some(slot.1);
         }
     }
-    (
-        vhost.or(domain).filter(|&vhost| vhost != DEFAULT_VHOST),
-        others.join("&"),
-    )
+    (vhost.or(domain).filter(|&vhost| vhost != DEFAULT_VHOST), others.join("&"))
 }

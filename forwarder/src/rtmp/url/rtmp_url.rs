@@ -60,14 +60,8 @@ impl FromStr for RtmpUrl {
 impl RtmpUrl {
     /// `rtmp://host[:port]/app`, without the port if it is 1935.
     pub fn tc_url(&self) -> String {
-        let Self {
-            host, port, app, ..
-        } = self;
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
+        let Self { host, port, app, .. } = self;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         if *port == DEFAULT_PORT {
             format!("rtmp://{host}/{app}")
         } else {

@@ -108,19 +108,9 @@ fn hostile_requests_are_refused() {
 #[test]
 fn keys_are_checked_and_displayed() {
     let key = |vhost, app, stream| StreamKey::new(vhost, app, stream);
-    assert_eq!(
-        key(DEFAULT_VHOST, "live", "s").unwrap().to_string(),
-        "/live/s"
-    );
-    assert_eq!(
-        key("v.example", "a/b", "s").unwrap().to_string(),
-        "v.example/a/b/s"
-    );
-    assert_ne!(
-        key("v", "live", "s"),
-        key("V", "live", "s"),
-        "byte for byte"
-    );
+    assert_eq!(key(DEFAULT_VHOST, "live", "s").unwrap().to_string(), "/live/s");
+    assert_eq!(key("v.example", "a/b", "s").unwrap().to_string(), "v.example/a/b/s");
+    assert_ne!(key("v", "live", "s"), key("V", "live", "s"), "byte for byte");
     for (vhost, app, stream, expected) in [
         ("", "a", "s", UrlError::Empty("vhost")),
         ("v", "", "s", UrlError::Empty("app")),
@@ -136,11 +126,7 @@ fn keys_are_checked_and_displayed() {
         ("v/w", "a", "s", character("vhost", '/')),
         ("v", "a", "s\u{7f}", character("stream", '\u{7f}')),
     ] {
-        assert_eq!(
-            key(vhost, app, stream),
-            Err(expected),
-            "{vhost:?} {app:?} {stream:?}"
-        );
+        assert_eq!(key(vhost, app, stream), Err(expected), "{vhost:?} {app:?} {stream:?}");
     }
 }
 
@@ -205,14 +191,8 @@ fn urls_that_are_none_are_refused() {
 #[test]
 fn text_for_logs_is_escaped_and_capped() {
     assert_eq!(escaped("rtmp://h/live").to_string(), "rtmp://h/live");
-    assert_eq!(
-        escaped("a\r\n\x1b[31m\0b").to_string(),
-        r"a\r\n\u{1b}[31m\0b"
-    );
+    assert_eq!(escaped("a\r\n\x1b[31m\0b").to_string(), r"a\r\n\u{1b}[31m\0b");
     assert_eq!(escaped("\u{202e}\"\\").to_string(), r#"\u{202e}\"\\"#);
     assert_eq!(escaped(&"ř".repeat(256)).to_string(), "ř".repeat(256));
-    assert_eq!(
-        escaped(&"ř".repeat(257)).to_string(),
-        "ř".repeat(256) + "..."
-    );
+    assert_eq!(escaped(&"ř".repeat(257)).to_string(), "ř".repeat(256) + "...");
 }

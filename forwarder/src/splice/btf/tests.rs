@@ -13,11 +13,7 @@ struct Builder {
 
 impl Builder {
     fn new() -> Self {
-        Self {
-            types: Vec::new(),
-            strings: vec![0],
-            n_types: 0,
-        }
+        Self { types: Vec::new(), strings: vec![0], n_types: 0 }
     }
 
     fn string(&mut self, text: &str) -> u32 {
@@ -45,10 +41,8 @@ impl Builder {
 
     /// Members are name, type id and offset in bits.
     fn composite(&mut self, kind: u32, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
-        let words: Vec<u32> = members
-            .iter()
-            .flat_map(|&(name, id, bits)| [self.string(name), id, bits])
-            .collect();
+        let words: Vec<u32> =
+            members.iter().flat_map(|&(name, id, bits)| [self.string(name), id, bits]).collect();
         self.add(name, kind << 24 | members.len() as u32, size, &words)
     }
 
@@ -78,22 +72,12 @@ fn kernel() -> Vec<u8> {
     btf.add("wide", ENUM64 << 24 | 1, 8, &[0, 7, 0]);
     btf.add("", FUNC_PROTO << 24 | 1, int, &[0, int]);
     let parts = btf.composite(STRUCT, "", 56, &[("mark", int, 0), ("cb", block, 64)]);
-    btf.composite(
-        STRUCT,
-        "sk_buff",
-        232,
-        &[("len", int, 0), ("", parts, 32 * 8)],
-    );
+    btf.composite(STRUCT, "sk_buff", 232, &[("len", int, 0), ("", parts, 32 * 8)]);
     let msg = [("full_len", int, 0), ("offset", int, 32)];
     let msg = btf.composite(STRUCT, "strp_msg", 8, &msg);
     let outer = btf.composite(STRUCT, "_strp_msg", 12, &[("strp", msg, 0)]);
     let data = btf.add("", ARRAY << 24, 0, &[char, int, 24]);
-    btf.composite(
-        STRUCT,
-        "sk_skb_cb",
-        48,
-        &[("data", data, 0), ("strp", outer, 24 * 8)],
-    );
+    btf.composite(STRUCT, "sk_skb_cb", 48, &[("data", data, 0), ("strp", outer, 24 * 8)]);
     let union = btf.composite(UNION, "", 8, &[("bytes_acked", constant, 0)]);
     btf.composite(STRUCT, "tcp_sock", 2000, &[("", union, 1400 * 8)]);
     btf.build()
@@ -103,11 +87,7 @@ fn kernel() -> Vec<u8> {
 fn finds_fields_through_typedefs_and_anonymous_members() {
     let bytes = kernel();
     let offsets = Offsets::find(&Btf::parse(&bytes).unwrap()).unwrap();
-    let expected = Offsets {
-        strp_full_len: 40 + 24,
-        strp_offset: 40 + 28,
-        bytes_acked: 1400,
-    };
+    let expected = Offsets { strp_full_len: 40 + 24, strp_offset: 40 + 28, bytes_acked: 1400 };
     assert_eq!(offsets, expected);
 }
 
@@ -117,22 +97,13 @@ fn says_what_is_missing_or_of_another_width() {
     let int = btf.int("int", 4);
     btf.composite(STRUCT, "tcp_sock", 8, &[("bytes_acked", int, 0)]);
     let flags = btf.string("flags");
-    btf.add(
-        "s",
-        1 << 31 | STRUCT << 24 | 1,
-        4,
-        &[flags, int, 3 << 24 | 8],
-    );
+    btf.add("s", 1 << 31 | STRUCT << 24 | 1, 4, &[flags, int, 3 << 24 | 8]);
     let bytes = btf.build();
     let btf = Btf::parse(&bytes).unwrap();
     let missing = |path: &str| BtfError::Missing(path.to_owned());
     assert_eq!(btf.field("sk_buff", &["cb"]), Err(missing("sk_buff.cb")));
     assert_eq!(btf.field("tcp_sock", &["cb"]), Err(missing("tcp_sock.cb")));
-    assert_eq!(
-        btf.field("s", &["flags"]),
-        Err(missing("s.flags")),
-        "a bit field"
-    );
+    assert_eq!(btf.field("s", &["flags"]), Err(missing("s.flags")), "a bit field");
     let through_int = btf.field("tcp_sock", &["bytes_acked", "x"]);
     assert_eq!(through_int, Err(missing("tcp_sock.bytes_acked.x")));
     let field = btf.field("tcp_sock", &["bytes_acked"]).unwrap();

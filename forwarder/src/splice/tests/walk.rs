@@ -20,9 +20,7 @@ fn walked(program: &SpliceProgram, bytes: &[u8], random: &mut SmallRng) -> Walk 
     let start = Walk::new(CHUNK_SIZE);
     let (source, target) = (hop.source.as_fd(), hop.target.as_fd());
     let limits = PairLimits::default();
-    let pair = program
-        .insert(source, target, &limits, Some(&start))
-        .unwrap();
+    let pair = program.insert(source, target, &limits, Some(&start)).unwrap();
     let most = if random.random() { 40 } else { 20_000 };
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -76,10 +74,7 @@ fn recordings() -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|end| end == "c2s" || end == "s2c")
-        {
+        if path.extension().is_some_and(|end| end == "c2s" || end == "s2c") {
             let bytes = fs::read(&path).unwrap();
             if let Some(chunks) = bytes.get(HANDSHAKE..) {
                 found.push((path, chunks.to_vec()));
@@ -110,13 +105,7 @@ fn a_walk_agrees_with_the_chunk_reader_and_its_padding_ends_every_message() {
             // Zeros would not do for the rest of a header or of a chunk size.
             if walk.header_len == 0 && walk.control_left == 0 {
                 let ended = [bytes, &padding(&walk)].concat();
-                assert_eq!(
-                    read(&ended).0,
-                    walk.messages,
-                    "{} {}",
-                    path.display(),
-                    bytes.len()
-                );
+                assert_eq!(read(&ended).0, walk.messages, "{} {}", path.display(), bytes.len());
                 padded += 1;
             }
         }

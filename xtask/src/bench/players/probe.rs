@@ -58,19 +58,13 @@ impl Probe {
                 bail!("a probe got no media");
             }
             crate::process::check_interrupt()?;
-            player.poll(Duration::from_millis(100), |event| {
-                is_fed |= stamp(&event).is_some()
-            })?;
+            player.poll(Duration::from_millis(100), |event| is_fed |= stamp(&event).is_some())?;
         }
         let restart = Arc::new(AtomicBool::new(false));
         let stop = Arc::new(AtomicBool::new(false));
         let flags = (restart.clone(), stop.clone());
         let thread = thread::spawn(move || watch(player, &flags.0, &flags.1));
-        Ok(Self {
-            restart,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { restart, stop, thread: Some(thread) })
     }
 
     /// Begins the window.
@@ -81,10 +75,7 @@ impl Probe {
     /// Ends the window.
     pub fn finish(mut self) -> Result<Seen> {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self
-            .thread
-            .take()
-            .ok_or_else(|| anyhow!("a probe ended twice"))?;
+        let thread = self.thread.take().ok_or_else(|| anyhow!("a probe ended twice"))?;
         thread.join().map_err(|_| anyhow!("a probe panicked"))?
     }
 }

@@ -17,13 +17,7 @@ struct Owned {
 impl From<Message<'_>> for Owned {
     fn from(m: Message<'_>) -> Self {
         let payload = m.payload.to_vec();
-        Self {
-            csid: m.csid,
-            time: m.timestamp.0,
-            kind: m.kind,
-            msid: m.msid,
-            payload,
-        }
+        Self { csid: m.csid, time: m.timestamp.0, kind: m.kind, msid: m.msid, payload }
     }
 }
 
@@ -54,9 +48,7 @@ fn read_all(wire: &[u8]) -> (Vec<Owned>, Option<ChunkError>) {
 
 fn in_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Owned>, Option<ChunkError>) {
     let (mut reader, mut messages) = (ChunkReader::new(), Vec::new());
-    let error = pieces
-        .into_iter()
-        .find_map(|piece| feed(&mut reader, piece, &mut messages));
+    let error = pieces.into_iter().find_map(|piece| feed(&mut reader, piece, &mut messages));
     (messages, error)
 }
 
@@ -80,11 +72,7 @@ fn u24(n: u32) -> [u8; 3] {
 }
 
 fn extended(ms: u32) -> ([u8; 3], Vec<u8>) {
-    if ms < 0xff_ffff {
-        (u24(ms), vec![])
-    } else {
-        (u24(0xff_ffff), ms.to_be_bytes().to_vec())
-    }
+    if ms < 0xff_ffff { (u24(ms), vec![]) } else { (u24(0xff_ffff), ms.to_be_bytes().to_vec()) }
 }
 
 /// A type 0 header.
@@ -114,13 +102,7 @@ fn message_in_one_chunk_is_borrowed_from_the_input() {
     let mut input = &wire[..];
     let message = reader.read(&mut input).unwrap().unwrap();
     assert_eq!(message.payload.as_ptr(), wire[12..].as_ptr());
-    let expected = Message {
-        csid: 4,
-        timestamp: Timestamp(7),
-        kind: 8,
-        msid: 1,
-        payload: b"abc",
-    };
+    let expected = Message { csid: 4, timestamp: Timestamp(7), kind: 8, msid: 1, payload: b"abc" };
     assert_eq!(message, expected);
     assert_eq!(input, [0x04]);
     assert_eq!(reader.read(&mut input), Ok(None));
@@ -139,13 +121,7 @@ fn message_in_three_chunks() {
         &body[256..],
     ]
     .concat();
-    let expected = Owned {
-        csid: 6,
-        time: 1000,
-        kind: 9,
-        msid: 1,
-        payload: body,
-    };
+    let expected = Owned { csid: 6, time: 1000, kind: 9, msid: 1, payload: body };
     assert_eq!(messages(&wire), [expected]);
 }
 
@@ -162,47 +138,21 @@ fn chunk_stream_is_known_by_its_number_in_any_spelling() {
     let wire = [long(&[0, 6]), vec![0x81, 6, 0, 0, 0, 5], b"y".to_vec()].concat();
     assert_eq!(
         messages(&wire)[1],
-        Owned {
-            csid: 70,
-            time: 105,
-            kind: 8,
-            msid: 1,
-            payload: b"y".to_vec()
-        }
+        Owned { csid: 70, time: 105, kind: 8, msid: 1, payload: b"y".to_vec() }
     );
 }
 
 #[test]
 fn chunk_stream_begun_with_type_1() {
-    let wire = [
-        type1(3, 40, 1, 8),
-        b"x".to_vec(),
-        type1(3, 2, 1, 8),
-        b"y".to_vec(),
-    ]
-    .concat();
-    let first = Owned {
-        csid: 3,
-        time: 40,
-        kind: 8,
-        msid: 0,
-        payload: b"x".to_vec(),
-    };
+    let wire = [type1(3, 40, 1, 8), b"x".to_vec(), type1(3, 2, 1, 8), b"y".to_vec()].concat();
+    let first = Owned { csid: 3, time: 40, kind: 8, msid: 0, payload: b"x".to_vec() };
     assert_eq!(messages(&wire)[0], first);
     assert_eq!(times(&wire), [40, 42]);
 }
 
 #[test]
 fn type_3_begins_a_message_with_the_last_delta() {
-    let wire = [
-        &type0(4, 90, 1, 8)[..],
-        b"a",
-        &type2(4, 10),
-        b"b",
-        b"\xc4c",
-        b"\xc4d",
-    ]
-    .concat();
+    let wire = [&type0(4, 90, 1, 8)[..], b"a", &type2(4, 10), b"b", b"\xc4c", b"\xc4d"].concat();
     assert_eq!(times(&wire), [90, 100, 110, 120]);
 }
 
@@ -221,12 +171,7 @@ fn type_3_message_after_type_0_keeps_a_large_time() {
 #[test]
 fn delta_is_added_modulo_2_to_the_32() {
     // librtmp says a step back so.
-    let wire = [
-        type0(4, 1000, 0, 8),
-        type2(4, 0xffff_fff6),
-        type2(4, 0x8000_0000),
-    ]
-    .concat();
+    let wire = [type0(4, 1000, 0, 8), type2(4, 0xffff_fff6), type2(4, 0x8000_0000)].concat();
     assert_eq!(times(&wire), [1000, 990, 0x8000_03de]);
 }
 
@@ -278,24 +223,10 @@ fn extended_timestamp_is_taken_in_every_header_type() {
 #[test]
 fn extended_timestamp_left_out_of_continuations() {
     let body: Vec<u8> = (0..200).collect();
-    let wire = |time| {
-        [
-            &type0(6, time, 200, 9)[..],
-            &body[..128],
-            b"\xc6",
-            &body[128..],
-        ]
-        .concat()
-    };
+    let wire = |time| [&type0(6, time, 200, 9)[..], &body[..128], b"\xc6", &body[128..]].concat();
     // The second one begins as the payload goes on.
     for time in [0x0100_0000, 0x8081_8200] {
-        let expected = Owned {
-            csid: 6,
-            time,
-            kind: 9,
-            msid: 1,
-            payload: body.clone(),
-        };
+        let expected = Owned { csid: 6, time, kind: 9, msid: 1, payload: body.clone() };
         assert_eq!(messages(&wire(time)), [expected]);
     }
     // The payload that is the timestamp cannot be told from it.
@@ -319,14 +250,7 @@ fn extended_timestamp_left_out_before_the_last_bytes_of_a_message() {
 
 #[test]
 fn extended_timestamp_left_out_of_a_type_3_message() {
-    let wire = [
-        &type0(6, 0, 1, 9)[..],
-        b"a",
-        &type2(6, 0x0100_0000),
-        b"b",
-        b"\xc6c\xc6d",
-    ]
-    .concat();
+    let wire = [&type0(6, 0, 1, 9)[..], b"a", &type2(6, 0x0100_0000), b"b", b"\xc6c\xc6d"].concat();
     assert_eq!(times(&wire), [0, 0x0100_0000, 0x0200_0000, 0x0300_0000]);
 }
 
@@ -376,10 +300,7 @@ fn set_chunk_size_with_more_than_its_four_bytes() {
     let mut body = 4096_u32.to_be_bytes().to_vec();
     body.resize(16, 0xff);
     let mut reader = ChunkReader::new();
-    assert_eq!(
-        feed(&mut reader, &type0(2, 0, 16, 1), &mut Vec::new()),
-        None
-    );
+    assert_eq!(feed(&mut reader, &type0(2, 0, 16, 1), &mut Vec::new()), None);
     for byte in &body {
         assert_eq!(reader.chunk_size(), 128);
         assert_eq!(feed(&mut reader, &[*byte], &mut Vec::new()), None);
@@ -399,34 +320,18 @@ fn abort_drops_the_body_and_keeps_the_header() {
     let abort = |csid: u32| [type0(2, 0, 4, 2), csid.to_be_bytes().to_vec()].concat();
     let body = [1; 129];
     let begin = [&type0(6, 100, 129, 9)[..], &body[..128]].concat();
-    let wire = [
-        &begin[..],
-        &abort(6),
-        &type2(6, 20),
-        &body[..128],
-        b"\xc6\x01",
-        &abort(6),
-        &abort(999),
-    ]
-    .concat();
+    let wire =
+        [&begin[..], &abort(6), &type2(6, 20), &body[..128], b"\xc6\x01", &abort(6), &abort(999)]
+            .concat();
     let read = messages(&wire);
-    assert_eq!(
-        read.iter().map(|m| m.kind).collect::<Vec<_>>(),
-        [2, 9, 2, 2]
-    );
+    assert_eq!(read.iter().map(|m| m.kind).collect::<Vec<_>>(), [2, 9, 2, 2]);
     assert_eq!((read[1].time, read[1].payload.len()), (120, 129));
 
     let mut reader = ChunkReader::new();
     feed(&mut reader, &begin, &mut Vec::new());
-    assert_eq!(
-        (reader.partial_bytes(), reader.is_mid_message()),
-        (128, true)
-    );
+    assert_eq!((reader.partial_bytes(), reader.is_mid_message()), (128, true));
     feed(&mut reader, &abort(6), &mut Vec::new());
-    assert_eq!(
-        (reader.partial_bytes(), reader.is_mid_message()),
-        (0, false)
-    );
+    assert_eq!((reader.partial_bytes(), reader.is_mid_message()), (0, false));
 }
 
 #[test]

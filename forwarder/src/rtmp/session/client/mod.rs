@@ -172,8 +172,7 @@ impl ClientSession {
     pub fn send_media(&mut self, kind: MediaKind, timestamp: Timestamp, payload: &[u8]) {
         let core = &mut self.core;
         debug_assert!(core.config.goal == Goal::Publish && core.phase == Phase::Running);
-        core.link
-            .send_message((kind.csid(), core.msid), kind.type_id(), timestamp, payload);
+        core.link.send_message((kind.csid(), core.msid), kind.type_id(), timestamp, payload);
     }
 
     /// Queues the polite end of a publish: FCUnpublish and deleteStream; of a play: deleteStream.
@@ -197,17 +196,15 @@ impl ClientSession {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         self.core.now = now;
         if self.core.deadline.is_some_and(|at| now >= at) {
-            return Err(SessionError::Timeout(
-                match (&self.handshake, self.core.phase) {
-                    (Some(_), _) => "handshake not finished",
-                    (None, Phase::Connecting) => "no answer to connect",
-                    (None, Phase::Creating) => "no answer to createStream",
-                    _ => match self.core.config.goal {
-                        Goal::Publish => "no answer to publish",
-                        Goal::Play => "no answer to play",
-                    },
+            return Err(SessionError::Timeout(match (&self.handshake, self.core.phase) {
+                (Some(_), _) => "handshake not finished",
+                (None, Phase::Connecting) => "no answer to connect",
+                (None, Phase::Creating) => "no answer to createStream",
+                _ => match self.core.config.goal {
+                    Goal::Publish => "no answer to publish",
+                    Goal::Play => "no answer to play",
                 },
-            ));
+            }));
         }
         if self.reader.is_mid_message() && now >= self.core.link.message_deadline() {
             return Err(SessionError::Timeout("a message begun was not finished"));
@@ -217,10 +214,7 @@ impl ClientSession {
 
     /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let message = self
-            .reader
-            .is_mid_message()
-            .then(|| self.core.link.message_deadline());
+        let message = self.reader.is_mid_message().then(|| self.core.link.message_deadline());
         message.into_iter().chain(self.core.deadline).min()
     }
 
@@ -296,10 +290,7 @@ impl Core {
         object.push(("capsEx", Value::Number(super::status::CAPS_EX)));
         if let Some((id, hops)) = &config.forwarder {
             let hops = Value::Number(f64::from(*hops));
-            object.push((
-                "forwarder",
-                Value::object([("id", text(id)), ("hops", hops)]),
-            ));
+            object.push(("forwarder", Value::object([("id", text(id)), ("hops", hops)])));
         }
         if config.goal == Goal::Publish {
             self.link.set_chunk_size(config.chunk_size);
@@ -322,8 +313,7 @@ impl Core {
     /// Queues a call and returns its transaction.
     fn call_with(&mut self, on: (u32, u32), name: &str, args: Vec<Value>) -> u32 {
         self.calls += 1;
-        self.link
-            .send_command(on, name, f64::from(self.calls), args);
+        self.link.send_command(on, name, f64::from(self.calls), args);
         self.calls
     }
 }

@@ -222,14 +222,6 @@ fn is_refusal(info: &Value) -> bool {
 }
 
 fn refused(info: &Value) -> SessionError {
-    let text = |key| {
-        info.get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    SessionError::Refused {
-        code: text("code"),
-        description: text("description"),
-    }
+    let text = |key| info.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    SessionError::Refused { code: text("code"), description: text("description") }
 }

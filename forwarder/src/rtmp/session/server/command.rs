@@ -34,9 +34,7 @@ impl Core {
             }
             kind::COMMAND_AMF0 | kind::COMMAND_AMF3 => {
                 if !self.commands.allow(self.now, MAX_COMMANDS) {
-                    return Err(SessionError::Limit(format!(
-                        "over {MAX_COMMANDS} commands/s"
-                    )));
+                    return Err(SessionError::Limit(format!("over {MAX_COMMANDS} commands/s")));
                 }
                 match Command::parse(message.kind, message.payload) {
                     Ok(Some(command)) => self.receive_command(message.msid, command),
@@ -123,28 +121,18 @@ impl Core {
         };
         let Some(request) = ConnectRequest::from_args(command.args) else {
             self.refuse_connect(transaction, "app and tcUrl are required");
-            return Err(SessionError::Rejected(
-                "connect without app or tcUrl".to_owned(),
-            ));
+            return Err(SessionError::Rejected("connect without app or tcUrl".to_owned()));
         };
         let urls = [&request.app, &request.tc_url];
         if urls.iter().any(|url| url.len() > MAX_URL) {
-            return Err(SessionError::Limit(format!(
-                "app or tcUrl over {MAX_URL} bytes"
-            )));
+            return Err(SessionError::Limit(format!("app or tcUrl over {MAX_URL} bytes")));
         }
         if urls.iter().any(|url| has_control(url)) {
             self.refuse_connect(transaction, "control characters in app or tcUrl");
-            return Err(SessionError::Rejected(
-                "control characters in app or tcUrl".to_owned(),
-            ));
+            return Err(SessionError::Rejected("control characters in app or tcUrl".to_owned()));
         }
         let enhanced = request.enhanced;
-        self.phase = Phase::Deciding(Asked {
-            transaction,
-            object_encoding,
-            enhanced,
-        });
+        self.phase = Phase::Deciding(Asked { transaction, object_encoding, enhanced });
         self.deadline = None;
         Ok(ServerEvent::Connect(request))
     }
@@ -152,9 +140,7 @@ impl Core {
     fn create_stream<'a>(&mut self, command: &Command) -> Result<ServerEvent<'a>, SessionError> {
         match self.streams.create() {
             Some(msid) => Ok(self.acknowledge(command, Value::Number(f64::from(msid)))),
-            None => Err(SessionError::Limit(format!(
-                "over {MAX_STREAMS} message streams"
-            ))),
+            None => Err(SessionError::Limit(format!("over {MAX_STREAMS} message streams"))),
         }
     }
 
@@ -181,11 +167,7 @@ impl Core {
             Some(Value::Number(reset)) => *reset != 0.0,
             _ => true,
         };
-        Ok(ServerEvent::Play(PlayRequest {
-            msid,
-            stream,
-            reset,
-        }))
+        Ok(ServerEvent::Play(PlayRequest { msid, stream, reset }))
     }
 
     /// The name `publish` or `play` carries, if its message stream is free.
@@ -205,11 +187,7 @@ impl Core {
             self.notify(msid, "onStatus", status::error(code, problem));
             return Ok(None);
         }
-        let name = command
-            .args
-            .get(1)
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let name = command.args.get(1).and_then(Value::as_str).unwrap_or_default();
         if has_control(name) {
             let problem = "control characters in the stream name";
             self.notify(msid, "onStatus", status::error(code, problem));
@@ -240,20 +218,12 @@ impl Core {
     }
 
     fn fc_unpublish<'a>(&mut self, command: &Command) -> ServerEvent<'a> {
-        let name = command
-            .args
-            .get(1)
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let name = command.args.get(1).and_then(Value::as_str).unwrap_or_default();
         let Some(msid) = self.streams.published_as(name) else {
             return self.acknowledge(command, Value::Null);
         };
         let code = "NetStream.Unpublish.Success";
-        self.notify(
-            msid,
-            "onFCUnpublish",
-            status::status(code, "Stop publishing stream."),
-        );
+        self.notify(msid, "onFCUnpublish", status::status(code, "Stop publishing stream."));
         self.acknowledge(command, Value::Null);
         self.end(msid)
     }
@@ -262,8 +232,7 @@ impl Core {
         let event = self.acknowledge(command, Value::Null);
         let info = status::status("NetStream.Play.Start", "Started playing stream.");
         let args = vec![Value::Null, Value::object(info)];
-        self.link
-            .send_command((csid::COMMAND, 0), "onFCSubscribe", 0.0, args);
+        self.link.send_command((csid::COMMAND, 0), "onFCSubscribe", 0.0, args);
         event
     }
 
@@ -274,17 +243,9 @@ impl Core {
         }
         let paused = command.args.get(1).and_then(Value::as_bool).unwrap_or(true);
         let (code, text, control) = if paused {
-            (
-                "NetStream.Pause.Notify",
-                "Paused stream.",
-                UserControl::StreamEof(msid),
-            )
+            ("NetStream.Pause.Notify", "Paused stream.", UserControl::StreamEof(msid))
         } else {
-            (
-                "NetStream.Unpause.Notify",
-                "Unpaused stream.",
-                UserControl::StreamBegin(msid),
-            )
+            ("NetStream.Unpause.Notify", "Unpaused stream.", UserControl::StreamBegin(msid))
         };
         self.notify(msid, "onStatus", status::status(code, text));
         self.link.send(&Control::User(control));
@@ -293,11 +254,7 @@ impl Core {
 
     fn seek<'a>(&mut self, msid: u32, command: &Command) -> ServerEvent<'a> {
         let text = "live streams cannot be sought";
-        self.notify(
-            msid,
-            "onStatus",
-            status::error("NetStream.Seek.Failed", text),
-        );
+        self.notify(msid, "onStatus", status::error("NetStream.Seek.Failed", text));
         self.acknowledge(command, Value::Null)
     }
 
@@ -353,25 +310,19 @@ impl Core {
 
     /// Queues `_result` or `_error`.
     pub(super) fn reply(&mut self, name: &str, transaction: f64, args: Vec<Value>) {
-        self.link
-            .send_command((csid::COMMAND, 0), name, transaction, args);
+        self.link.send_command((csid::COMMAND, 0), name, transaction, args);
     }
 
     /// Queues a command about a message stream that wants no reply: onStatus and its kin.
     pub(super) fn notify(&mut self, msid: u32, name: &str, info: Vec<(&'static str, Value)>) {
         let args = vec![Value::Null, Value::object(info)];
-        self.link
-            .send_command((csid::STREAM, msid), name, 0.0, args);
+        self.link.send_command((csid::STREAM, msid), name, 0.0, args);
     }
 
     /// Queues the `_error` of `connect`.
     pub(super) fn refuse_connect(&mut self, transaction: f64, description: &str) {
         let info = status::error("NetConnection.Connect.Rejected", description);
-        self.reply(
-            "_error",
-            transaction,
-            vec![Value::Null, Value::object(info)],
-        );
+        self.reply("_error", transaction, vec![Value::Null, Value::object(info)]);
         self.close_soon();
     }
 

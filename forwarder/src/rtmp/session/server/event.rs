@@ -40,9 +40,7 @@ impl ConnectRequest {
             swf_url: text("swfUrl").unwrap_or_default(),
             flash_ver: text("flashVer").unwrap_or_default(),
             enhanced: enhanced.iter().any(|key| object.get(key).is_some()),
-            args: args
-                .next()
-                .filter(|v| matches!(v, Value::Object(_) | Value::EcmaArray(_))),
+            args: args.next().filter(|v| matches!(v, Value::Object(_) | Value::EcmaArray(_))),
             forwarder: object.get("forwarder").and_then(loop_guard),
         })
     }

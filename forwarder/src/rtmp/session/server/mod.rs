@@ -97,10 +97,7 @@ impl ServerSession {
             self.held = None;
         }
         if let Some(ref mut held) = self.held {
-            return held
-                .next()
-                .map(|message| self.core.receive_media(message))
-                .transpose();
+            return held.next().map(|message| self.core.receive_media(message)).transpose();
         }
         if !self.reader.is_mid_message() {
             self.core.link.begin_message(now);
@@ -150,12 +147,8 @@ impl ServerSession {
             return;
         };
         core.phase = Phase::Connected;
-        core.link
-            .send(&Control::WindowAckSize(core.config.out_ack_size));
-        core.link.send(&Control::SetPeerBandwidth(
-            core.config.out_ack_size,
-            LIMIT_DYNAMIC,
-        ));
+        core.link.send(&Control::WindowAckSize(core.config.out_ack_size));
+        core.link.send(&Control::SetPeerBandwidth(core.config.out_ack_size, LIMIT_DYNAMIC));
         core.link.set_chunk_size(core.config.chunk_size);
         let result = status::connect_result(asked.object_encoding, asked.enhanced);
         core.reply("_result", asked.transaction, result);
@@ -201,11 +194,7 @@ impl ServerSession {
         if core.said_fc_publish {
             core.notify(msid, "onFCPublish", status::status(code, text));
         }
-        core.notify(
-            msid,
-            "onStatus",
-            status::stream_status(code, text, &details),
-        );
+        core.notify(msid, "onStatus", status::stream_status(code, text, &details));
         core.watch_idle();
     }
 
@@ -215,17 +204,12 @@ impl ServerSession {
     pub fn accept_play(&mut self, request: &PlayRequest, now: Instant) {
         let core = &mut self.core;
         core.now = now;
-        let PlayRequest {
-            msid,
-            ref stream,
-            reset,
-        } = *request;
+        let PlayRequest { msid, ref stream, reset } = *request;
         let Some(entry) = core.streams.get_mut(msid) else {
             return;
         };
         entry.state = State::Playing;
-        core.link
-            .send(&Control::User(UserControl::StreamBegin(msid)));
+        core.link.send(&Control::User(UserControl::StreamBegin(msid)));
         if reset {
             let (code, text) = ("NetStream.Play.Reset", "Playing and resetting stream.");
             core.notify(msid, "onStatus", status::stream_status(code, text, stream));
@@ -236,8 +220,7 @@ impl ServerSession {
         amf0::write(&Value::string("|RtmpSampleAccess"), &mut access);
         amf0::write(&Value::Boolean(true), &mut access);
         amf0::write(&Value::Boolean(true), &mut access);
-        core.link
-            .send_message((csid::STREAM, msid), kind::DATA_AMF0, Timestamp(0), &access);
+        core.link.send_message((csid::STREAM, msid), kind::DATA_AMF0, Timestamp(0), &access);
         core.watch_idle();
     }
 
@@ -249,8 +232,7 @@ impl ServerSession {
         if let Some(stream) = self.core.streams.get_mut(msid) {
             stream.state = State::Idle;
         }
-        self.core
-            .notify(msid, "onStatus", status::error(code, description));
+        self.core.notify(msid, "onStatus", status::error(code, description));
         self.core.close_soon();
     }
 
@@ -259,24 +241,16 @@ impl ServerSession {
         if let Some(stream) = self.core.streams.get_mut(msid) {
             stream.state = State::Idle;
         }
-        self.core
-            .link
-            .send(&Control::User(UserControl::StreamEof(msid)));
-        let (code, text) = (
-            "NetStream.Play.UnpublishNotify",
-            "Stream is now unpublished.",
-        );
-        self.core
-            .notify(msid, "onStatus", status::status(code, text));
+        self.core.link.send(&Control::User(UserControl::StreamEof(msid)));
+        let (code, text) = ("NetStream.Play.UnpublishNotify", "Stream is now unpublished.");
+        self.core.notify(msid, "onStatus", status::status(code, text));
         self.core.watch_idle();
     }
 
     /// Queues a PingRequest carrying `stamp`; players only: OBS and librtmp publishers do not
     /// answer.
     pub fn ping(&mut self, stamp: u32) {
-        self.core
-            .link
-            .send(&Control::User(UserControl::PingRequest(stamp)));
+        self.core.link.send(&Control::User(UserControl::PingRequest(stamp)));
     }
 
     /// Checks the deadlines that are due.
@@ -293,10 +267,7 @@ impl ServerSession {
 
     /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let message = self
-            .reader
-            .is_mid_message()
-            .then(|| self.core.link.message_deadline());
+        let message = self.reader.is_mid_message().then(|| self.core.link.message_deadline());
         let phase = self.core.deadline.map(|(at, _)| at);
         message.into_iter().chain(phase).min()
     }

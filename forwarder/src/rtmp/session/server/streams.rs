@@ -32,10 +32,7 @@ impl Streams {
     /// shared media is encoded for.
     pub(super) fn create(&mut self) -> Option<u32> {
         let msid = (1..=MAX_STREAMS).find(|msid| self.0.iter().all(|s| s.msid != *msid))?;
-        self.0.push(Stream {
-            msid,
-            state: State::Idle,
-        });
+        self.0.push(Stream { msid, state: State::Idle });
         Some(msid)
     }
 

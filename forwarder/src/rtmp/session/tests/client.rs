@@ -53,60 +53,20 @@ fn strange_answers_to_calls() {
     let number = Value::Number;
     let no_id = || Err("protocol: createStream gave no message stream id");
     check([
-        (
-            "_result of no call",
-            result(Script::shaken(), 7.0, number(1.0)),
-            Ok(&[]),
-        ),
-        (
-            "createStream gives 0",
-            result(connected(), 2.0, number(0.0)),
-            no_id(),
-        ),
-        (
-            "createStream gives NaN",
-            result(connected(), 2.0, number(f64::NAN)),
-            no_id(),
-        ),
-        (
-            "createStream gives 2^32",
-            result(connected(), 2.0, number(4_294_967_296.0)),
-            no_id(),
-        ),
-        (
-            "createStream gives nothing",
-            connected().command(0, "_result", 2.0, vec![]),
-            no_id(),
-        ),
-        (
-            "_error of createStream",
-            connected().command(0, "_error", 2.0, vec![]),
-            Err("refused: "),
-        ),
-        (
-            "_error of _checkbw",
-            playing().command(0, "_error", 4.0, vec![]),
-            Ok(&["Playing(1)"]),
-        ),
+        ("_result of no call", result(Script::shaken(), 7.0, number(1.0)), Ok(&[])),
+        ("createStream gives 0", result(connected(), 2.0, number(0.0)), no_id()),
+        ("createStream gives NaN", result(connected(), 2.0, number(f64::NAN)), no_id()),
+        ("createStream gives 2^32", result(connected(), 2.0, number(4_294_967_296.0)), no_id()),
+        ("createStream gives nothing", connected().command(0, "_result", 2.0, vec![]), no_id()),
+        ("_error of createStream", connected().command(0, "_error", 2.0, vec![]), Err("refused: ")),
+        ("_error of _checkbw", playing().command(0, "_error", 4.0, vec![]), Ok(&["Playing(1)"])),
         (
             "connect's result is an error",
-            result(
-                Script::shaken(),
-                1.0,
-                texts(&[("level", "error"), ("code", "No")]),
-            ),
+            result(Script::shaken(), 1.0, texts(&[("level", "error"), ("code", "No")])),
             Err("refused: No"),
         ),
-        (
-            "an unreadable command",
-            playing().message(20, 0, b"\x05"),
-            Err("command: "),
-        ),
-        (
-            "an empty command",
-            playing().message(20, 0, b""),
-            Ok(&["Playing(1)"]),
-        ),
+        ("an unreadable command", playing().message(20, 0, b"\x05"), Err("command: ")),
+        ("an empty command", playing().message(20, 0, b""), Ok(&["Playing(1)"])),
     ]);
 }
 
@@ -117,37 +77,13 @@ fn statuses_and_media() {
     let failed = |msid| status(playing(), msid, "error", "NetStream.Failed");
     let sample_access = b"\x02\x00\x11|RtmpSampleAccess\x01\x01";
     check([
-        (
-            "status on stream 0",
-            status(created(), 0, "status", start),
-            Ok(&["Playing(1)"][..]),
-        ),
-        (
-            "status on another stream",
-            status(created(), 2, "status", start),
-            Ok(&[]),
-        ),
-        (
-            "media before Play.Start",
-            created().message(9, 1, b"\x17"),
-            Ok(&["Playing(1)", "Video"]),
-        ),
-        (
-            "media of another stream",
-            playing().message(9, 2, b"\x17"),
-            Ok(&["Playing(1)"]),
-        ),
-        (
-            "error while playing",
-            failed(1),
-            Err("refused: NetStream.Failed"),
-        ),
+        ("status on stream 0", status(created(), 0, "status", start), Ok(&["Playing(1)"][..])),
+        ("status on another stream", status(created(), 2, "status", start), Ok(&[])),
+        ("media before Play.Start", created().message(9, 1, b"\x17"), Ok(&["Playing(1)", "Video"])),
+        ("media of another stream", playing().message(9, 2, b"\x17"), Ok(&["Playing(1)"])),
+        ("error while playing", failed(1), Err("refused: NetStream.Failed")),
         ("error about another stream", failed(2), Ok(&["Playing(1)"])),
-        (
-            "close",
-            playing().call(0, "close", &[]),
-            Err("refused: close"),
-        ),
+        ("close", playing().call(0, "close", &[]), Err("refused: close")),
         (
             "over, and over again, then the next publish",
             over(over(playing())).message(8, 1, b"\xaf\x01"),
@@ -155,9 +91,7 @@ fn statuses_and_media() {
         ),
         (
             "data addressed to the player",
-            playing()
-                .message(18, 1, sample_access)
-                .message(18, 1, b"\x02\x00\x08onStatus"),
+            playing().message(18, 1, sample_access).message(18, 1, b"\x02\x00\x08onStatus"),
             Ok(&["Playing(1)"]),
         ),
     ]);

@@ -12,10 +12,7 @@ fn ends_after(bytes: &[u8]) -> Option<(u64, SessionError)> {
     let mut now = start;
     while let Some(at) = session.poll_timeout() {
         assert!(at > now, "a deadline that is past and was not an error");
-        assert_eq!(
-            session.handle_timeout(at - Duration::from_millis(1)),
-            Ok(())
-        );
+        assert_eq!(session.handle_timeout(at - Duration::from_millis(1)), Ok(()));
         now = at;
         if let Err(error) = session.handle_timeout(now) {
             return Some(((now - start).as_secs(), error));
@@ -32,11 +29,7 @@ fn silence_in_each_state() {
         ("one byte", &shaken[..1], 10),
         ("no C2", &shaken[..1537], 10),
         ("no connect", &shaken, 10),
-        (
-            "half a connect",
-            &Script::connected().0[..HANDSHAKE_LEN + 20],
-            10,
-        ),
+        ("half a connect", &Script::connected().0[..HANDSHAKE_LEN + 20], 10),
         ("no createStream", &Script::connected().0, 20),
         ("no publish", &Script::created().0, 20),
     ];
@@ -59,13 +52,7 @@ fn message_left_unfinished() {
     let whole = script.0.len() + 50;
     script = script.message(9, 1, &[0x27; 100]);
     let (after, error) = ends_after(&script.0[..whole]).unwrap();
-    assert_eq!(
-        (after, error),
-        (
-            30,
-            SessionError::Timeout("a message begun was not finished")
-        )
-    );
+    assert_eq!((after, error), (30, SessionError::Timeout("a message begun was not finished")));
 }
 
 #[test]
@@ -76,19 +63,10 @@ fn one_byte_a_second_does_not_keep_a_handshake_alive() {
     for (second, byte) in bytes.iter().enumerate() {
         let now = start + Duration::from_secs(u64::try_from(second).unwrap());
         if let Err(error) = session.handle_timeout(now) {
-            assert_eq!(
-                (second, error),
-                (10, SessionError::Timeout("handshake not finished"))
-            );
+            assert_eq!((second, error), (10, SessionError::Timeout("handshake not finished")));
             return;
         }
-        read_server(
-            &mut session,
-            now,
-            std::slice::from_ref(byte),
-            &mut Vec::new(),
-        )
-        .unwrap();
+        read_server(&mut session, now, std::slice::from_ref(byte), &mut Vec::new()).unwrap();
     }
     panic!("the handshake went on for ever");
 }
@@ -98,19 +76,14 @@ fn busy_doing_nothing_does_not_stop_the_clock() {
     let start = Instant::now();
     let mut session = server(start);
     read_server(&mut session, start, &Script::created().0, &mut Vec::new()).unwrap();
-    let chatter = Script::default()
-        .call(0, "x", &[])
-        .call(1, "closeStream", &[]);
+    let chatter = Script::default().call(0, "x", &[]).call(1, "closeStream", &[]);
     for second in 1..20 {
         let now = start + Duration::from_secs(second);
         read_server(&mut session, now, &chatter.0, &mut Vec::new()).unwrap();
         assert_eq!(session.handle_timeout(now), Ok(()));
     }
     let end = start + Duration::from_secs(20);
-    assert_eq!(
-        session.handle_timeout(end),
-        Err(SessionError::Timeout("neither publish nor play"))
-    );
+    assert_eq!(session.handle_timeout(end), Err(SessionError::Timeout("neither publish nor play")));
 }
 
 #[test]
@@ -133,13 +106,7 @@ fn asking_again_after_a_rejection_gains_no_time() {
 fn clock_starts_again_after_an_unpublish() {
     let start = Instant::now();
     let mut session = server(start);
-    read_server(
-        &mut session,
-        start,
-        &Script::publishing().0,
-        &mut Vec::new(),
-    )
-    .unwrap();
+    read_server(&mut session, start, &Script::publishing().0, &mut Vec::new()).unwrap();
     assert_eq!(session.last_media(), Some(start));
     let later = start + Duration::from_secs(3600);
     let end = Script::default().message(8, 1, b"\xaf\x01");
@@ -148,10 +115,7 @@ fn clock_starts_again_after_an_unpublish() {
     let end = Script::default().call(0, "FCUnpublish", &["a"]);
     read_server(&mut session, later, &end.0, &mut Vec::new()).unwrap();
     assert_eq!(session.last_media(), None);
-    assert_eq!(
-        session.poll_timeout(),
-        Some(later + Duration::from_secs(20))
-    );
+    assert_eq!(session.poll_timeout(), Some(later + Duration::from_secs(20)));
 }
 
 #[test]
@@ -182,9 +146,6 @@ fn client_gives_up_at_its_deadline_in_each_state() {
         read_client(&mut session, start, &script.0, &mut Vec::new()).unwrap();
         let at = session.poll_timeout().unwrap();
         assert_eq!(at, start + Duration::from_secs(10));
-        assert_eq!(
-            session.handle_timeout(at),
-            Err(SessionError::Timeout(reason))
-        );
+        assert_eq!(session.handle_timeout(at), Err(SessionError::Timeout(reason)));
     }
 }

@@ -21,11 +21,7 @@ fn pieces(bytes: &[u8], cut: Cut) -> Vec<&[u8]> {
     };
     while !rest.is_empty() {
         // mostly small, at times more than a message
-        let limit = if next_number(&mut state).is_multiple_of(4) {
-            5000
-        } else {
-            40
-        };
+        let limit = if next_number(&mut state).is_multiple_of(4) { 5000 } else { 40 };
         let len = (1 + next_number(&mut state) % limit).min(rest.len());
         let (piece, after) = rest.split_at(len);
         pieces.push(piece);
@@ -41,13 +37,7 @@ enum Cut {
     Random(u64),
 }
 
-const CUTS: [Cut; 5] = [
-    Cut::Whole,
-    Cut::Bytes,
-    Cut::Random(1),
-    Cut::Random(2),
-    Cut::Random(3),
-];
+const CUTS: [Cut; 5] = [Cut::Whole, Cut::Bytes, Cut::Random(1), Cut::Random(2), Cut::Random(3)];
 
 type Ran = (Vec<String>, Vec<u8>, Result<(), SessionError>);
 
@@ -109,41 +99,21 @@ fn recorded_publishers() {
         ("pub_gst_rtmp2sink_ffmpeg51listen", "z1", 77, 218, 24, false),
         ("pub_gst_rtmp2sink_nginx4096", "g2", 92, 261, 26, true),
         ("pub_gst_rtmp2sink_srs7", "g2", 92, 261, 26, true),
-        (
-            "pub_gst_rtmpsink_librtmp_nginx4096",
-            "l1",
-            92,
-            261,
-            26,
-            true,
-        ),
+        ("pub_gst_rtmpsink_librtmp_nginx4096", "l1", 92, 261, 26, true),
         ("err_publish_busy_nginx", "bg", 0, 0, 0, false),
         ("err_publish_busy_srs7", "bg", 0, 0, 0, false),
     ];
     for (file, stream, video, audio, data, goodbye) in table {
         let (events, output, result) = serve(&format!("{file}.c2s"));
         assert_eq!(result, Ok(()), "{file}");
-        assert!(
-            events[0].starts_with("Connect(ConnectRequest { app: \"live\""),
-            "{file}"
-        );
-        let publish = PublishRequest {
-            msid: 1,
-            stream: stream.to_owned(),
-        };
+        assert!(events[0].starts_with("Connect(ConnectRequest { app: \"live\""), "{file}");
+        let publish = PublishRequest { msid: 1, stream: stream.to_owned() };
         assert_eq!(events[1], format!("Publish({publish:?})"), "{file}");
         assert_eq!(count(&events, "Video"), video, "{file}");
         assert_eq!(count(&events, "Audio"), audio, "{file}");
         assert_eq!(count(&events, "Data"), data, "{file}");
-        assert_eq!(
-            count(&events, "Unpublish(1)"),
-            usize::from(goodbye),
-            "{file}"
-        );
-        assert!(
-            !goodbye || events.last().unwrap() == "Unpublish(1)",
-            "{file}"
-        );
+        assert_eq!(count(&events, "Unpublish(1)"), usize::from(goodbye), "{file}");
+        assert!(!goodbye || events.last().unwrap() == "Unpublish(1)", "{file}");
         let lines = decode(&output);
         assert_eq!(
             lines.iter().filter(|l| l.contains("Publish.Start")).count(),
@@ -159,42 +129,18 @@ fn recorded_players() {
     let table: [(&str, &str, &[&str]); 18] = [
         ("edgepull_srs7_from_srs7", "live/bg", &[]),
         ("err_play_notfound_nginx", "sync/nope", &[]),
-        (
-            "play_absent_then_publish_nginx",
-            "live/late",
-            &["StopPlay(1)"],
-        ),
-        (
-            "play_absent_then_publish_srs7",
-            "live/late",
-            &["StopPlay(1)"],
-        ),
-        (
-            "play_ffmpeg51_extts_flv1_nginx128",
-            "live/ext",
-            &["StopPlay(1)"],
-        ),
+        ("play_absent_then_publish_nginx", "live/late", &["StopPlay(1)"]),
+        ("play_absent_then_publish_srs7", "live/late", &["StopPlay(1)"]),
+        ("play_ffmpeg51_extts_flv1_nginx128", "live/ext", &["StopPlay(1)"]),
         ("play_ffmpeg51_extts_srs7_chunk128", "live/ext", &[]),
         ("play_ffmpeg51_nginx128", "live/bg", &["StopPlay(1)"]),
         ("play_ffmpeg51_nginx4096", "live/bg", &[]),
         ("play_ffmpeg51_srs7", "live/bg", &[]),
-        (
-            "play_ffmpeg_ping",
-            "live/x",
-            &["Pong(168496141)", "Pong(168496142)", "StopPlay(1)"],
-        ),
-        (
-            "play_gst_ping",
-            "live/x",
-            &["Pong(168496141)", "Pong(168496142)"],
-        ),
+        ("play_ffmpeg_ping", "live/x", &["Pong(168496141)", "Pong(168496142)", "StopPlay(1)"]),
+        ("play_gst_ping", "live/x", &["Pong(168496141)", "Pong(168496142)"]),
         ("play_gst_rtmp2src_nginx4096", "live/bg", &[]),
         ("play_gst_rtmp2src_srs7", "live/bg", &[]),
-        (
-            "play_rtmpdump_extts_srs7_chunk128",
-            "live/ext",
-            &["StopPlay(1)"],
-        ),
+        ("play_rtmpdump_extts_srs7_chunk128", "live/ext", &["StopPlay(1)"]),
         ("play_rtmpdump_nginx128", "live/bg", &["StopPlay(1)"]),
         ("play_rtmpdump_nginx4096", "live/bg", &["StopPlay(1)"]),
         ("play_rtmpdump_srs7", "live/bg", &["StopPlay(1)"]),
@@ -208,21 +154,11 @@ fn recorded_players() {
             events[0].starts_with(&format!("Connect(ConnectRequest {{ app: {app:?},")),
             "{file}"
         );
-        let play = PlayRequest {
-            msid: 1,
-            stream: stream.to_owned(),
-            reset: true,
-        };
+        let play = PlayRequest { msid: 1, stream: stream.to_owned(), reset: true };
         assert_eq!(events[1], format!("Play({play:?})"), "{file}");
         assert_eq!(events[2..], *rest, "{file}");
         let lines = decode(&output);
-        assert_eq!(
-            lines
-                .iter()
-                .filter(|line| line.contains("|RtmpSampleAccess"))
-                .count(),
-            1
-        );
+        assert_eq!(lines.iter().filter(|line| line.contains("|RtmpSampleAccess")).count(), 1);
     }
 }
 
@@ -267,28 +203,13 @@ fn recorded_servers_of_players() {
     for (file, video, audio, goodbye) in table {
         let (events, output, result) = dial(&format!("{file}.s2c"), Goal::Play);
         assert_eq!(result, Ok(()), "{file}");
-        let start = events
-            .iter()
-            .position(|line| line == "Playing(1)")
-            .expect(file);
-        assert!(
-            events[..start]
-                .iter()
-                .all(|line| line.starts_with("Status(")),
-            "{file}"
-        );
+        let start = events.iter().position(|line| line == "Playing(1)").expect(file);
+        assert!(events[..start].iter().all(|line| line.starts_with("Status(")), "{file}");
         assert_eq!(count(&events, "Video"), video, "{file}");
         assert_eq!(count(&events, "Audio"), audio, "{file}");
-        assert_eq!(
-            count(&events, "Data"),
-            1,
-            "{file}: onMetaData and not |RtmpSampleAccess"
-        );
+        assert_eq!(count(&events, "Data"), 1, "{file}: onMetaData and not |RtmpSampleAccess");
         assert_eq!(count(&events, "Finished"), usize::from(goodbye), "{file}");
-        let pings = decode(&output)
-            .iter()
-            .filter(|line| line.contains("PingResponse"))
-            .count();
+        let pings = decode(&output).iter().filter(|line| line.contains("PingResponse")).count();
         assert_eq!(pings, if file.ends_with("_ping") { 2 } else { 0 }, "{file}");
     }
 }
@@ -298,14 +219,8 @@ fn recorded_servers_of_publishers() {
     let table = [
         ("pub_ffmpeg51_nginx4096", &["Publishing(1)", "Finished"][..]),
         ("pub_ffmpeg51_srs7", &["Publishing(1)", "Finished"]),
-        (
-            "pub_ffmpeg51_bframes_mp3_srs7",
-            &["Publishing(1)", "Finished"],
-        ),
-        (
-            "pub_gst_rtmpsink_librtmp_nginx4096",
-            &["Publishing(1)", "Finished"],
-        ),
+        ("pub_ffmpeg51_bframes_mp3_srs7", &["Publishing(1)", "Finished"]),
+        ("pub_gst_rtmpsink_librtmp_nginx4096", &["Publishing(1)", "Finished"]),
         // closes without a word
         ("err_publish_busy_srs7", &[]),
     ];
@@ -325,19 +240,12 @@ fn recorded_refusals() {
             "NetStream.Publish.BadName",
             "Already publishing",
         ),
-        (
-            "err_play_notfound_nginx",
-            Goal::Play,
-            "NetStream.Play.StreamNotFound",
-            "No such stream",
-        ),
+        ("err_play_notfound_nginx", Goal::Play, "NetStream.Play.StreamNotFound", "No such stream"),
     ];
     for (file, goal, code, description) in table {
         let (_, _, result) = dial(&format!("{file}.s2c"), goal);
-        let refused = SessionError::Refused {
-            code: code.to_owned(),
-            description: description.to_owned(),
-        };
+        let refused =
+            SessionError::Refused { code: code.to_owned(), description: description.to_owned() };
         assert_eq!(result, Err(refused), "{file}");
     }
 }
@@ -345,18 +253,11 @@ fn recorded_refusals() {
 /// Recordings with bytes changed and bytes missing: errors, or not, but never a panic.
 #[test]
 fn damaged_recordings() {
-    let files = [
-        "pub_ffmpeg51_srs7",
-        "play_rtmpdump_srs7",
-        "fwd_srs7_to_srs7",
-    ];
+    let files = ["pub_ffmpeg51_srs7", "play_rtmpdump_srs7", "fwd_srs7_to_srs7"];
     let now = Instant::now();
     let mut errors = 0;
     for file in files {
-        for (side, seed) in ["c2s", "s2c"]
-            .iter()
-            .flat_map(|s| (0..300).map(move |n| (s, n)))
-        {
+        for (side, seed) in ["c2s", "s2c"].iter().flat_map(|s| (0..300).map(move |n| (s, n))) {
             let mut bytes = recording(&format!("{file}.{side}"));
             bytes.truncate(HANDSHAKE_LEN + 3000);
             let mut state = seed;
@@ -372,10 +273,7 @@ fn damaged_recordings() {
             let served = read_server(&mut server(now), now, &bytes, lines);
             let published = read_client(&mut client(Goal::Publish, now), now, &bytes, lines);
             let played = read_client(&mut client(Goal::Play, now), now, &bytes, lines);
-            errors += [served, published, played]
-                .iter()
-                .filter(|r| r.is_err())
-                .count();
+            errors += [served, published, played].iter().filter(|r| r.is_err()).count();
         }
     }
     assert!(errors > 100, "the damage was not noticed: {errors}");

@@ -43,43 +43,13 @@ fn connects_that_are_wrong() {
     let long = "x".repeat(5000);
     let live = ("app", "live");
     check_all([
-        (
-            "second",
-            Script::connected().call(0, "connect", &[]),
-            1,
-            Protocol,
-        ),
-        (
-            "without object",
-            Script::shaken().call(0, "connect", &[]),
-            0,
-            Rejected,
-        ),
-        (
-            "without app",
-            connect(&[("tcUrl", "rtmp://h/live")]),
-            0,
-            Rejected,
-        ),
+        ("second", Script::connected().call(0, "connect", &[]), 1, Protocol),
+        ("without object", Script::shaken().call(0, "connect", &[]), 0, Rejected),
+        ("without app", connect(&[("tcUrl", "rtmp://h/live")]), 0, Rejected),
         ("without tcUrl", connect(&[live]), 0, Rejected),
-        (
-            "tcUrl too long",
-            connect(&[live, ("tcUrl", &long)]),
-            0,
-            Limit,
-        ),
-        (
-            "line feed in tcUrl",
-            connect(&[live, ("tcUrl", "rtmp://h/a\r\nb")]),
-            0,
-            Rejected,
-        ),
-        (
-            "escape in app",
-            connect(&[("app", "\x1b[2J"), ("tcUrl", "rtmp://h")]),
-            0,
-            Rejected,
-        ),
+        ("tcUrl too long", connect(&[live, ("tcUrl", &long)]), 0, Limit),
+        ("line feed in tcUrl", connect(&[live, ("tcUrl", "rtmp://h/a\r\nb")]), 0, Rejected),
+        ("escape in app", connect(&[("app", "\x1b[2J"), ("tcUrl", "rtmp://h")]), 0, Rejected),
     ]);
 }
 
@@ -91,52 +61,17 @@ fn commands_that_are_wrong() {
     let nine = Script::connected().times(9, create);
     let storm = Script::connected().times(101, |s| s.call(0, "x", &[]));
     check_all([
-        (
-            "publish before connect",
-            shaken().call(1, "publish", &["a"]),
-            0,
-            Protocol,
-        ),
-        (
-            "play before connect",
-            shaken().call(1, "play", &["a"]),
-            0,
-            Protocol,
-        ),
+        ("publish before connect", shaken().call(1, "publish", &["a"]), 0, Protocol),
+        ("play before connect", shaken().call(1, "play", &["a"]), 0, Protocol),
         ("createStream before connect", create(shaken()), 0, Protocol),
-        (
-            "NUL in publish",
-            created().call(1, "publish", &["a\0b"]),
-            1,
-            Rejected,
-        ),
-        (
-            "delete in play",
-            created().call(1, "play", &["a\x7f"]),
-            1,
-            Rejected,
-        ),
-        (
-            "name not UTF-8",
-            created().message(20, 1, b"\x02\x00\x01\xff"),
-            1,
-            Amf0,
-        ),
-        (
-            "cut off",
-            created().message(20, 1, b"\x02\x00\x07pub"),
-            1,
-            Amf0,
-        ),
+        ("NUL in publish", created().call(1, "publish", &["a\0b"]), 1, Rejected),
+        ("delete in play", created().call(1, "play", &["a\x7f"]), 1, Rejected),
+        ("name not UTF-8", created().message(20, 1, b"\x02\x00\x01\xff"), 1, Amf0),
+        ("cut off", created().message(20, 1, b"\x02\x00\x07pub"), 1, Amf0),
         ("no name", created().message(20, 1, b"\x05"), 1, Amf0),
         ("empty", created().message(20, 1, b""), 1, Ignored),
         ("empty, type 17", created().message(17, 1, b""), 1, Ignored),
-        (
-            "only the selector, type 17",
-            created().message(17, 1, b"\0"),
-            1,
-            Ignored,
-        ),
+        ("only the selector, type 17", created().message(17, 1, b"\0"), 1, Ignored),
         ("too many createStream", nine, 1, Limit),
         ("storm of calls", storm, 1, Limit),
     ]);
@@ -169,11 +104,7 @@ fn refusals_are_told_before_the_end() {
     for (name, script, text) in cases {
         let outcome = script.run();
         assert!(outcome.error.is_some(), "{name}");
-        assert!(
-            outcome.output.last().unwrap().contains(text),
-            "{name}: {:?}",
-            outcome.output
-        );
+        assert!(outcome.output.last().unwrap().contains(text), "{name}: {:?}", outcome.output);
     }
 }
 
@@ -182,24 +113,9 @@ fn second_use_of_a_message_stream_leaves_the_first_alone() {
     let publish = |s: Script| s.call(1, "publish", &["b"]);
     let play = |s: Script| s.call(1, "play", &["b"]);
     let cases = [
-        (
-            "publish twice",
-            publish(Script::publishing()),
-            "Publish.BadName",
-            "Audio",
-        ),
-        (
-            "play while publishing",
-            play(Script::publishing()),
-            "Play.Failed",
-            "Audio",
-        ),
-        (
-            "publish while playing",
-            publish(Script::playing()),
-            "Publish.BadName",
-            "",
-        ),
+        ("publish twice", publish(Script::publishing()), "Publish.BadName", "Audio"),
+        ("play while publishing", play(Script::publishing()), "Play.Failed", "Audio"),
+        ("publish while playing", publish(Script::playing()), "Publish.BadName", ""),
         ("play twice", play(Script::playing()), "Play.Failed", ""),
         (
             "publish on no stream",
@@ -212,21 +128,9 @@ fn second_use_of_a_message_stream_leaves_the_first_alone() {
         let outcome = script.message(8, 1, b"\xaf\x01").run();
         assert_eq!(outcome.error, None, "{name}");
         assert_eq!(outcome.sent(code), 1, "{name}: {:?}", outcome.output);
-        assert_eq!(
-            outcome.events.len(),
-            2 + usize::from(!media.is_empty()),
-            "{name}"
-        );
-        assert_eq!(
-            outcome.saw("Audio"),
-            usize::from(!media.is_empty()),
-            "{name}"
-        );
-        assert_eq!(
-            outcome.session.poll_timeout(),
-            None,
-            "{name}: the connection stays"
-        );
+        assert_eq!(outcome.events.len(), 2 + usize::from(!media.is_empty()), "{name}");
+        assert_eq!(outcome.saw("Audio"), usize::from(!media.is_empty()), "{name}");
+        assert_eq!(outcome.session.poll_timeout(), None, "{name}: the connection stays");
     }
 }
 
@@ -235,38 +139,14 @@ fn ends_of_what_is_not_ours_are_ignored() {
     let number = |n: f64| vec![Value::Null, Value::Number(n)];
     let start = || Script::publishing();
     let cases = [
-        (
-            "deleteStream of another id",
-            start().command(0, "deleteStream", 2.0, number(2.0)),
-        ),
-        (
-            "deleteStream of NaN",
-            start().command(0, "deleteStream", 2.0, number(f64::NAN)),
-        ),
-        (
-            "deleteStream of a fraction",
-            start().command(0, "deleteStream", 2.0, number(1.5)),
-        ),
-        (
-            "deleteStream below zero",
-            start().command(0, "deleteStream", 2.0, number(-1.0)),
-        ),
-        (
-            "deleteStream of 1e300",
-            start().command(0, "deleteStream", 2.0, number(1e300)),
-        ),
-        (
-            "closeStream of another id",
-            start().call(3, "closeStream", &[]),
-        ),
-        (
-            "FCUnpublish of another name",
-            start().call(0, "FCUnpublish", &["b"]),
-        ),
-        (
-            "releaseStream of the live name",
-            start().call(0, "releaseStream", &["a"]),
-        ),
+        ("deleteStream of another id", start().command(0, "deleteStream", 2.0, number(2.0))),
+        ("deleteStream of NaN", start().command(0, "deleteStream", 2.0, number(f64::NAN))),
+        ("deleteStream of a fraction", start().command(0, "deleteStream", 2.0, number(1.5))),
+        ("deleteStream below zero", start().command(0, "deleteStream", 2.0, number(-1.0))),
+        ("deleteStream of 1e300", start().command(0, "deleteStream", 2.0, number(1e300))),
+        ("closeStream of another id", start().call(3, "closeStream", &[])),
+        ("FCUnpublish of another name", start().call(0, "FCUnpublish", &["b"])),
+        ("releaseStream of the live name", start().call(0, "releaseStream", &["a"])),
         ("pause of a publisher", start().call(1, "pause", &[])),
         ("onStatus from a client", start().call(1, "onStatus", &[])),
     ];
@@ -292,22 +172,10 @@ fn strange_controls_are_ignored() {
         ("acknowledgement ahead", Control::Acknowledgement(u32::MAX)),
         ("acknowledgement back", Control::Acknowledgement(0)),
         ("abort of an unknown chunk stream", Control::Abort(60_000)),
-        (
-            "huge buffer",
-            user(UserControl::SetBufferLength {
-                msid: 1,
-                ms: u32::MAX,
-            }),
-        ),
-        (
-            "StreamBegin from a client",
-            user(UserControl::StreamBegin(1)),
-        ),
+        ("huge buffer", user(UserControl::SetBufferLength { msid: 1, ms: u32::MAX })),
+        ("StreamBegin from a client", user(UserControl::StreamBegin(1))),
         ("bandwidth 0", Control::SetPeerBandwidth(0, 9)),
-        (
-            "chunk size over any message",
-            Control::SetChunkSize(0x7fff_ffff),
-        ),
+        ("chunk size over any message", Control::SetChunkSize(0x7fff_ffff)),
     ];
     for (name, control) in cases {
         let script = Script::playing().control(&control);
@@ -328,12 +196,8 @@ fn strange_controls_are_ignored() {
 
 #[test]
 fn unknown_message_types_are_ignored() {
-    let kinds = [7, 10, 11, 12, 13, 14, 16, 19, 21]
-        .into_iter()
-        .chain(23..=255);
-    let script = kinds.fold(Script::publishing(), |s, kind| {
-        s.message(kind, 1, b"\x02body")
-    });
+    let kinds = [7, 10, 11, 12, 13, 14, 16, 19, 21].into_iter().chain(23..=255);
+    let script = kinds.fold(Script::publishing(), |s, kind| s.message(kind, 1, b"\x02body"));
     check("unknown types", &script, 2, &Ignored);
 }
 
@@ -384,9 +248,7 @@ fn pings_are_answered_ten_times_a_second() {
 
 #[test]
 fn tiny_ack_window_costs_little() {
-    let mut outcome = Script::publishing()
-        .control(&Control::WindowAckSize(1))
-        .run();
+    let mut outcome = Script::publishing().control(&Control::WindowAckSize(1)).run();
     let megabyte = Script::default().times(1000, |s| s.message(8, 1, &[0xaf; 1000]));
     let mut events = Vec::new();
     read_server(&mut outcome.session, outcome.now, &megabyte.0, &mut events).unwrap();
@@ -397,9 +259,7 @@ fn tiny_ack_window_costs_little() {
 
 #[test]
 fn acknowledges_each_half_window() {
-    let mut outcome = Script::publishing()
-        .control(&Control::WindowAckSize(200_000))
-        .run();
+    let mut outcome = Script::publishing().control(&Control::WindowAckSize(200_000)).run();
     let mut acks = Vec::new();
     for step in 1..=50 {
         let now = outcome.now + Duration::from_millis(200 * step);
@@ -414,19 +274,12 @@ fn acknowledges_each_half_window() {
         }
     }
     assert_eq!(acks.len(), 5, "{acks:?}");
-    assert!(
-        acks.windows(2)
-            .all(|pair| (100_000..120_000).contains(&(pair[1] - pair[0])))
-    );
+    assert!(acks.windows(2).all(|pair| (100_000..120_000).contains(&(pair[1] - pair[0]))));
 }
 
 #[test]
 fn configured_ack_size_overrides_the_peer() {
-    let config = ServerConfig {
-        chunk_size: 4096,
-        out_ack_size: 2_500_000,
-        in_ack_size: 80_000,
-    };
+    let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 80_000 };
     let now = Instant::now();
     let mut session = ServerSession::new(config, random(), now);
     let start = Script::publishing().control(&Control::WindowAckSize(50_000_000));

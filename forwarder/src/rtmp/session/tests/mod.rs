@@ -23,11 +23,7 @@ fn random() -> Box<[u8]> {
 }
 
 fn server(now: Instant) -> ServerSession {
-    let config = ServerConfig {
-        chunk_size: 4096,
-        out_ack_size: 2_500_000,
-        in_ack_size: 0,
-    };
+    let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 0 };
     ServerSession::new(config, random(), now)
 }
 
@@ -50,15 +46,9 @@ fn line(event: &dyn std::fmt::Debug, media: Option<&MediaMessage<'_>>) -> String
     let Some(media) = media else {
         return format!("{event:?}");
     };
-    let sum = media
-        .payload
-        .iter()
-        .fold(0_u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+    let sum = media.payload.iter().fold(0_u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
     let (kind, msid, ms) = (media.kind, media.msid, media.timestamp.0);
-    format!(
-        "{kind:?} msid={msid} ms={ms} len={} sum={sum:08x}",
-        media.payload.len()
-    )
+    format!("{kind:?} msid={msid} ms={ms} len={} sum={sum:08x}", media.payload.len())
 }
 
 fn server_line(event: &ServerEvent<'_>) -> String {
@@ -172,25 +162,14 @@ impl Script {
     }
 
     fn message(mut self, kind: u8, msid: u32, payload: &[u8]) -> Self {
-        let message = Message {
-            csid: 3,
-            timestamp: Timestamp(40),
-            kind,
-            msid,
-            payload,
-        };
+        let message = Message { csid: 3, timestamp: Timestamp(40), kind, msid, payload };
         chunk::encode(&message, 128, &mut |bytes| self.0.extend_from_slice(bytes));
         self
     }
 
     fn command(mut self, msid: u32, name: &str, transaction: f64, args: Vec<Value>) -> Self {
         let name = name.to_owned();
-        Command {
-            name,
-            transaction,
-            args,
-        }
-        .encode(3, msid, 128, &mut self.0);
+        Command { name, transaction, args }.encode(3, msid, 128, &mut self.0);
         self
     }
 
@@ -218,13 +197,7 @@ impl Script {
         let mut events = Vec::new();
         let error = read_server(&mut session, now, &self.0, &mut events).err();
         let output = session.take_output();
-        Outcome {
-            events,
-            output: decode(&output),
-            error,
-            session,
-            now,
-        }
+        Outcome { events, output: decode(&output), error, session, now }
     }
 }
 
@@ -241,28 +214,18 @@ struct Outcome {
 impl Outcome {
     /// How many messages sent contain `text`.
     fn sent(&self, text: &str) -> usize {
-        self.output
-            .iter()
-            .filter(|line| line.contains(text))
-            .count()
+        self.output.iter().filter(|line| line.contains(text)).count()
     }
 
     /// How many events begin with `text`.
     fn saw(&self, text: &str) -> usize {
-        self.events
-            .iter()
-            .filter(|line| line.starts_with(text))
-            .count()
+        self.events.iter().filter(|line| line.starts_with(text)).count()
     }
 }
 
 /// An object of strings.
 fn texts(pairs: &[(&str, &str)]) -> Value {
-    Value::object(
-        pairs
-            .iter()
-            .map(|(key, value)| (*key, Value::string(*value))),
-    )
+    Value::object(pairs.iter().map(|(key, value)| (*key, Value::string(*value))))
 }
 
 /// The messages behind the handshake, one a line: `csid/msid` and the content.
@@ -273,10 +236,7 @@ fn decode(bytes: &[u8]) -> Vec<String> {
     while let Some(message) = reader.read(&mut rest).expect("sound chunks") {
         let (csid, msid) = (message.csid, message.msid);
         let content = match message.kind {
-            1..=6 => format!(
-                "{:?}",
-                Control::parse(message.kind, message.payload).unwrap()
-            ),
+            1..=6 => format!("{:?}", Control::parse(message.kind, message.payload).unwrap()),
             kind => format!("{kind} {}", values(message.payload)),
         };
         lines.push(format!("{csid}/{msid} {content}"));
@@ -289,10 +249,7 @@ fn decode(bytes: &[u8]) -> Vec<String> {
 fn values(body: &[u8]) -> String {
     fn short(value: &Value) -> String {
         let pairs = |pairs: &Vec<(String, Value)>| {
-            let pairs: Vec<_> = pairs
-                .iter()
-                .map(|(k, v)| format!("{k}: {}", short(v)))
-                .collect();
+            let pairs: Vec<_> = pairs.iter().map(|(k, v)| format!("{k}: {}", short(v))).collect();
             format!("{{{}}}", pairs.join(", "))
         };
         match value {
@@ -315,8 +272,6 @@ fn values(body: &[u8]) -> String {
 
 /// The next of a fixed sequence of numbers that look random (Knuth's multiplier).
 fn next_number(state: &mut u64) -> usize {
-    *state = state
-        .wrapping_mul(6_364_136_223_846_793_005)
-        .wrapping_add(1);
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     usize::try_from(*state >> 40).unwrap()
 }

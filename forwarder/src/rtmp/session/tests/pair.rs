@@ -91,25 +91,14 @@ fn publish_media_and_goodbye() {
         let mut pair = Pair::new(Goal::Publish, seed);
         pair.drive().unwrap();
         assert_eq!(pair.seen, ["Publishing(1)"]);
-        assert!(
-            pair.served[0].contains("forwarder: Some((\"master\", 1))"),
-            "{:?}",
-            pair.served
-        );
-        assert!(
-            pair.served[0].contains("enhanced: true"),
-            "{:?}",
-            pair.served
-        );
+        assert!(pair.served[0].contains("forwarder: Some((\"master\", 1))"), "{:?}", pair.served);
+        assert!(pair.served[0].contains("enhanced: true"), "{:?}", pair.served);
         let publish = "Publish(PublishRequest { msid: 1, stream: \"a?token=x\" })";
         assert_eq!(pair.served[1..], [publish]);
 
-        pair.client
-            .send_media(MediaKind::Video, Timestamp(0xff_ffff), &[0x17; 100_000]);
-        pair.client
-            .send_media(MediaKind::Audio, Timestamp(u32::MAX), b"\xaf\x01");
-        pair.client
-            .send_media(MediaKind::Data, Timestamp(0), b"\x02\x00\x01x");
+        pair.client.send_media(MediaKind::Video, Timestamp(0xff_ffff), &[0x17; 100_000]);
+        pair.client.send_media(MediaKind::Audio, Timestamp(u32::MAX), b"\xaf\x01");
+        pair.client.send_media(MediaKind::Data, Timestamp(0), b"\x02\x00\x01x");
         pair.client.finish();
         pair.drive().unwrap();
         assert_eq!(pair.seen[1..], ["Finished"]);
@@ -132,10 +121,7 @@ fn play_until_the_stream_is_over() {
     for seed in 0..20 {
         let mut pair = Pair::new(Goal::Play, seed);
         pair.drive().unwrap();
-        assert_eq!(
-            pair.seen,
-            ["Status(\"NetStream.Play.Reset\")", "Playing(1)"]
-        );
+        assert_eq!(pair.seen, ["Status(\"NetStream.Play.Reset\")", "Playing(1)"]);
         let play = "Play(PlayRequest { msid: 1, stream: \"a?token=x\", reset: true })";
         assert_eq!(pair.served[1..], [play]);
 
@@ -195,10 +181,8 @@ fn refusals_reach_the_client() {
     for (goal, answer, code, description) in cases {
         let mut pair = Pair::new(goal, 3);
         pair.answer = answer;
-        let refused = SessionError::Refused {
-            code: code.to_owned(),
-            description: description.to_owned(),
-        };
+        let refused =
+            SessionError::Refused { code: code.to_owned(), description: description.to_owned() };
         assert_eq!(pair.drive(), Err(refused));
         assert!(!pair.seen.iter().any(|line| line.starts_with("Publishing")));
     }

@@ -13,12 +13,7 @@ fn publish_dialogue() {
         .call(1, "publish", &["a?k=v", "live"])
         .message(9, 1, b"\x17\x00video")
         .call(0, "FCUnpublish", &["a"])
-        .command(
-            0,
-            "deleteStream",
-            10.0,
-            vec![Value::Null, Value::Number(1.0)],
-        )
+        .command(0, "deleteStream", 10.0, vec![Value::Null, Value::Number(1.0)])
         .run();
     assert_eq!(outcome.error, None);
     assert_eq!(
@@ -61,12 +56,7 @@ fn play_dialogue() {
     let mut outcome = Script::created()
         .call(0, "FCSubscribe", &["a"])
         .call(0, "getStreamLength", &["a"])
-        .command(
-            1,
-            "play",
-            0.0,
-            vec![Value::Null, Value::string("a"), Value::Number(-2000.0)],
-        )
+        .command(1, "play", 0.0, vec![Value::Null, Value::string("a"), Value::Number(-2000.0)])
         .run();
     assert_eq!(
         outcome.output[4..],
@@ -118,19 +108,11 @@ fn connect_request_has_all_that_was_sent() {
         ("tcUrl", Value::string("rtmp://h/live")),
         ("flashVer", Value::string("FMLE/3.0")),
         ("objectEncoding", Value::Number(3.0)),
-        (
-            "fourCcList",
-            Value::StrictArray(vec![Value::string("hvc1")]),
-        ),
-        (
-            "forwarder",
-            Value::object([("id", Value::string("m")), ("hops", Value::Number(2.0))]),
-        ),
+        ("fourCcList", Value::StrictArray(vec![Value::string("hvc1")])),
+        ("forwarder", Value::object([("id", Value::string("m")), ("hops", Value::Number(2.0))])),
     ]);
     let args = texts(&[("srs_sig", "SRS")]);
-    let outcome = Script::shaken()
-        .command(0, "connect", 1.0, vec![object, args.clone()])
-        .run();
+    let outcome = Script::shaken().command(0, "connect", 1.0, vec![object, args.clone()]).run();
     let request = ConnectRequest {
         app: "live".to_owned(),
         tc_url: "rtmp://h/live".to_owned(),
@@ -157,10 +139,7 @@ fn rejected_connect_is_told_and_ended() {
     let mut session = server(now);
     let script = Script::connected();
     let mut bytes = &script.0[..];
-    while !matches!(
-        session.read(now, &mut bytes),
-        Ok(Some(ServerEvent::Connect(_)))
-    ) {}
+    while !matches!(session.read(now, &mut bytes), Ok(Some(ServerEvent::Connect(_)))) {}
     session.reject_connect("no such vhost");
     assert_eq!(
         decode(&session.take_output()),
@@ -168,10 +147,7 @@ fn rejected_connect_is_told_and_ended() {
           code: \"NetConnection.Connect.Rejected\", description: \"no such vhost\"}"]
     );
     let at = session.poll_timeout().unwrap();
-    assert!(matches!(
-        session.handle_timeout(at),
-        Err(SessionError::Rejected(_))
-    ));
+    assert!(matches!(session.handle_timeout(at), Err(SessionError::Rejected(_))));
 }
 
 #[test]
@@ -181,10 +157,7 @@ fn rejected_publish_is_told_and_ended() {
     let script = Script::publishing();
     let mut bytes = &script.0[..];
     loop {
-        let question = session
-            .read(now, &mut bytes)
-            .unwrap()
-            .and_then(|e| Question::of(&e));
+        let question = session.read(now, &mut bytes).unwrap().and_then(|e| Question::of(&e));
         match question {
             Some(Question::Publish(msid)) => {
                 session.reject(msid, "NetStream.Publish.BadName", "already published");
@@ -200,10 +173,7 @@ fn rejected_publish_is_told_and_ended() {
          description: \"already published\"}"
     );
     let at = session.poll_timeout().unwrap();
-    assert!(matches!(
-        session.handle_timeout(at),
-        Err(SessionError::Rejected(_))
-    ));
+    assert!(matches!(session.handle_timeout(at), Err(SessionError::Rejected(_))));
 }
 
 #[test]
@@ -229,12 +199,7 @@ fn pause_seek_and_receive_flags_of_a_player() {
             "ReceiveVideo(1, false)",
         ]
     );
-    let codes = [
-        "Pause.Notify",
-        "StreamEof(1)",
-        "Unpause.Notify",
-        "StreamBegin(1)",
-    ];
+    let codes = ["Pause.Notify", "StreamEof(1)", "Unpause.Notify", "StreamBegin(1)"];
     for (line, code) in outcome.output[9..13].iter().zip(codes) {
         assert!(line.contains(code), "{line}");
     }
@@ -243,14 +208,7 @@ fn pause_seek_and_receive_flags_of_a_player() {
 
 #[test]
 fn commands_without_transaction_get_no_reply() {
-    let names = [
-        "releaseStream",
-        "FCPublish",
-        "FCUnsubscribe",
-        "_checkbw",
-        "play2",
-        "foo",
-    ];
+    let names = ["releaseStream", "FCPublish", "FCUnsubscribe", "_checkbw", "play2", "foo"];
     let script = names.iter().fold(Script::connected(), |script, name| {
         script.command(0, name, 0.0, vec![Value::Null, Value::string("a")])
     });
@@ -261,18 +219,10 @@ fn commands_without_transaction_get_no_reply() {
 #[test]
 fn every_way_to_end_a_publish_allows_the_next() {
     let ends: [(&str, u32, Vec<Value>); 5] = [
-        (
-            "FCUnpublish",
-            0,
-            vec![Value::Null, Value::string("a?other=param")],
-        ),
+        ("FCUnpublish", 0, vec![Value::Null, Value::string("a?other=param")]),
         ("closeStream", 1, vec![Value::Null]),
         ("deleteStream", 0, vec![Value::Null, Value::Number(1.0)]),
-        (
-            "deleteStream by name",
-            0,
-            vec![Value::Null, Value::string("a")],
-        ),
+        ("deleteStream by name", 0, vec![Value::Null, Value::string("a")]),
         ("deleteStream of nothing", 0, vec![Value::Null]),
     ];
     for (name, msid, args) in ends {
@@ -281,17 +231,9 @@ fn every_way_to_end_a_publish_allows_the_next() {
         if command == "deleteStream" {
             script = script.call(0, "createStream", &[]);
         }
-        let outcome = script
-            .call(1, "publish", &["b"])
-            .message(8, 1, b"\xaf\x01")
-            .run();
+        let outcome = script.call(1, "publish", &["b"]).message(8, 1, b"\xaf\x01").run();
         let events = ["Connect", "Publish", "Unpublish(1)", "Publish", "Audio"];
-        assert_eq!(
-            outcome.events.len(),
-            events.len(),
-            "{name}: {:?}",
-            outcome.events
-        );
+        assert_eq!(outcome.events.len(), events.len(), "{name}: {:?}", outcome.events);
         for (line, event) in outcome.events.iter().zip(events) {
             assert!(line.starts_with(event), "{name}: {line}");
         }
@@ -308,33 +250,21 @@ fn ends_of_a_play_are_told() {
     let outcome = Script::playing().call(1, "closeStream", &[]).run();
     assert_eq!(outcome.events[2..], ["StopPlay(1)"]);
     let args = vec![Value::Null, Value::Number(1.0)];
-    let outcome = Script::playing()
-        .command(0, "deleteStream", 0.0, args)
-        .run();
+    let outcome = Script::playing().command(0, "deleteStream", 0.0, args).run();
     assert_eq!(outcome.events[2..], ["StopPlay(1)"]);
 }
 
 #[test]
 fn commands_of_type_17_are_commands() {
     let mut plain = Vec::new();
-    for value in [
-        Value::string("createStream"),
-        Value::Number(4.0),
-        Value::Null,
-    ] {
+    for value in [Value::string("createStream"), Value::Number(4.0), Value::Null] {
         crate::rtmp::amf0::write(&value, &mut plain);
     }
     let selected = [&[0][..], &plain].concat();
-    let outcome = Script::connected()
-        .message(17, 0, &plain)
-        .message(17, 0, &selected)
-        .run();
+    let outcome = Script::connected().message(17, 0, &plain).message(17, 0, &selected).run();
     assert_eq!(
         outcome.output[4..],
-        [
-            "3/0 20 \"_result\", 4, null, 1",
-            "3/0 20 \"_result\", 4, null, 2"
-        ]
+        ["3/0 20 \"_result\", 4, null, 1", "3/0 20 \"_result\", 4, null, 2"]
     );
 }
 
@@ -357,11 +287,7 @@ fn data_is_stripped_and_unreadable_data_dropped() {
         .run();
     assert_eq!(outcome.events.len(), 5, "{:?}", outcome.events);
     assert!(outcome.events[2].starts_with("Data "));
-    assert!(
-        outcome.events[2..]
-            .iter()
-            .all(|line| *line == outcome.events[2])
-    );
+    assert!(outcome.events[2..].iter().all(|line| *line == outcome.events[2]));
 }
 
 #[test]
@@ -373,20 +299,9 @@ fn aggregate_is_given_out_in_parts_at_any_split() {
         tag.extend_from_slice(&[0, 0, 0, size + 11]);
         tag
     };
-    let body = [
-        tag(8, 10, b"\xaf\x01a"),
-        tag(9, 13, b"\x27\x01v"),
-        tag(20, 13, b"\x05"),
-    ]
-    .concat();
-    let script = Script::publishing()
-        .message(22, 1, &body)
-        .message(8, 1, b"\xaf\x01z");
-    let expected = [
-        "Audio msid=1 ms=40 len=3",
-        "Video msid=1 ms=43 len=3",
-        "Audio msid=1 ms=40",
-    ];
+    let body = [tag(8, 10, b"\xaf\x01a"), tag(9, 13, b"\x27\x01v"), tag(20, 13, b"\x05")].concat();
+    let script = Script::publishing().message(22, 1, &body).message(8, 1, b"\xaf\x01z");
+    let expected = ["Audio msid=1 ms=40 len=3", "Video msid=1 ms=43 len=3", "Audio msid=1 ms=40"];
     for step in [1, 2, 100, usize::MAX] {
         let now = Instant::now();
         let mut session = server(now);
@@ -410,14 +325,7 @@ fn streams_of_one_connection_are_separate() {
         .call(2, "closeStream", &[])
         .call(1, "closeStream", &[])
         .run();
-    let events = [
-        "Connect",
-        "Publish",
-        "Play",
-        "Audio msid=1",
-        "StopPlay(2)",
-        "Unpublish(1)",
-    ];
+    let events = ["Connect", "Publish", "Play", "Audio msid=1", "StopPlay(2)", "Unpublish(1)"];
     for (line, event) in outcome.events.iter().zip(events) {
         assert!(line.starts_with(event), "{line}");
     }

@@ -17,16 +17,8 @@ fn control_messages_that_are_refused() {
     all_refused([
         ("chunk size 0", set_chunk_size(0), ChunkError::ChunkSize(0)),
         ("chunk size 1", set_chunk_size(1), ChunkError::ChunkSize(1)),
-        (
-            "chunk size 63",
-            set_chunk_size(63),
-            ChunkError::ChunkSize(63),
-        ),
-        (
-            "chunk size, top bit",
-            set_chunk_size(0x8000_1000),
-            ChunkError::ChunkSize(0x8000_1000),
-        ),
+        ("chunk size 63", set_chunk_size(63), ChunkError::ChunkSize(63)),
+        ("chunk size, top bit", set_chunk_size(0x8000_1000), ChunkError::ChunkSize(0x8000_1000)),
         ("chunk size of no bytes", body(1, b""), short(1)),
         ("chunk size of three bytes", body(1, &[0, 0, 9]), short(1)),
         ("abort of no bytes", body(2, b""), short(2)),
@@ -42,21 +34,9 @@ fn headers_that_are_refused() {
     all_refused([
         ("type 3 on a fresh chunk stream", vec![0xc4], fresh(3)),
         ("type 2 on a fresh chunk stream", type2(4, 0), fresh(2)),
-        (
-            "type 0 in a message",
-            after_partial(type0(6, 0, 200, 9)),
-            inside(0),
-        ),
-        (
-            "type 1, other length, in a message",
-            after_partial(type1(6, 0, 201, 9)),
-            inside(1),
-        ),
-        (
-            "type 1, other type, in a message",
-            after_partial(type1(6, 0, 200, 8)),
-            inside(1),
-        ),
+        ("type 0 in a message", after_partial(type0(6, 0, 200, 9)), inside(0)),
+        ("type 1, other length, in a message", after_partial(type1(6, 0, 201, 9)), inside(1)),
+        ("type 1, other type, in a message", after_partial(type1(6, 0, 200, 8)), inside(1)),
     ]);
 }
 
@@ -75,24 +55,14 @@ fn lengths_that_are_refused() {
         ("type nobody knows", 200, 65_537, 65_536),
     ];
     all_refused(cases.map(|(name, kind, len, limit)| {
-        let error = ChunkError::MessageTooLong {
-            kind,
-            len: len as usize,
-            limit,
-        };
+        let error = ChunkError::MessageTooLong { kind, len: len as usize, limit };
         (name, type0(3, 0, len, kind), error)
     }));
 }
 
 #[test]
 fn longest_lengths_are_taken() {
-    for (kind, len) in [
-        (5, 16),
-        (4, 65_536),
-        (20, 65_536),
-        (18, 262_144),
-        (9, 8_388_608),
-    ] {
+    for (kind, len) in [(5, 16), (4, 65_536), (20, 65_536), (18, 262_144), (9, 8_388_608)] {
         let wire = [type0(4, 0, len, kind), vec![0]].concat();
         assert_eq!(read_all(&wire), (vec![], None), "type {kind}");
     }
@@ -124,41 +94,25 @@ fn announced_lengths_cost_nothing_before_the_bytes_come() {
 fn unfinished_messages_are_held_up_to_a_limit() {
     let mut reader = ChunkReader::new();
     let mut messages = Vec::new();
-    assert_eq!(
-        feed(&mut reader, &set_chunk_size(0xff_ffff), &mut messages),
-        None
-    );
+    assert_eq!(feed(&mut reader, &set_chunk_size(0xff_ffff), &mut messages), None);
     // Two whole chunks minus a byte, one after the other, cannot be: a chunk has to end. So many
     // chunk streams with one chunk each.
     feed(&mut reader, &set_chunk_size(4 << 20), &mut messages);
     let chunk = vec![0; 4 << 20];
     for csid in 3..7 {
-        feed(
-            &mut reader,
-            &type0(csid, 0, (4 << 20) + 1, 9),
-            &mut messages,
-        );
+        feed(&mut reader, &type0(csid, 0, (4 << 20) + 1, 9), &mut messages);
         assert_eq!(feed(&mut reader, &chunk, &mut messages), None);
     }
     assert_eq!(reader.partial_bytes(), MAX_PARTIAL_BYTES);
     let one_more = [type0(7, 0, 2, 9), vec![0]].concat();
-    assert_eq!(
-        feed(&mut reader, &one_more, &mut messages),
-        Some(ChunkError::TooManyPartialBytes)
-    );
+    assert_eq!(feed(&mut reader, &one_more, &mut messages), Some(ChunkError::TooManyPartialBytes));
 }
 
 #[test]
 fn memory_of_a_large_message_is_given_back() {
     let mut reader = ChunkReader::new();
     let payload = vec![1; 1 << 20];
-    let message = Message {
-        csid: 6,
-        timestamp: Timestamp(0),
-        kind: 9,
-        msid: 1,
-        payload: &payload,
-    };
+    let message = Message { csid: 6, timestamp: Timestamp(0), kind: 9, msid: 1, payload: &payload };
     let mut wire = Vec::with_capacity(encoded_len(payload.len(), Timestamp(0), 128));
     encode(&message, 128, &mut |bytes| wire.extend_from_slice(bytes));
     let mut messages = Vec::new();
@@ -248,13 +202,6 @@ proptest! {
 fn any_message() -> impl Strategy<Value = Owned> {
     let payload = prop::collection::vec(any::<u8>(), 0..600);
     let time = prop_oneof![any::<u32>(), 0xff_fff0..0x0100_0010_u32];
-    (2..20_u32, time, 7..=255_u8, any::<u32>(), payload).prop_map(
-        |(csid, time, kind, msid, payload)| Owned {
-            csid,
-            time,
-            kind,
-            msid,
-            payload,
-        },
-    )
+    (2..20_u32, time, 7..=255_u8, any::<u32>(), payload)
+        .prop_map(|(csid, time, kind, msid, payload)| Owned { csid, time, kind, msid, payload })
 }
