@@ -17,10 +17,7 @@ fuzz_target!(|body: &[u8]| {
         left = reader.rest().len();
         let bytes = written(&value);
         let mut again = Reader::new(&bytes);
-        let value = again
-            .read()
-            .expect("what we write we can read")
-            .expect("a value");
+        let value = again.read().expect("what we write we can read").expect("a value");
         assert!(again.rest().is_empty(), "one value, read whole");
         // bytes, since not-a-number is not equal to itself
         assert_eq!(written(&value), bytes);

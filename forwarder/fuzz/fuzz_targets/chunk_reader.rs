@@ -19,37 +19,13 @@ struct Owned {
 
 impl Owned {
     fn new(message: &Message<'_>) -> Self {
-        let Message {
-            csid,
-            timestamp,
-            kind,
-            msid,
-            payload,
-        } = *message;
-        Self {
-            csid,
-            timestamp,
-            kind,
-            msid,
-            payload: payload.to_vec(),
-        }
+        let Message { csid, timestamp, kind, msid, payload } = *message;
+        Self { csid, timestamp, kind, msid, payload: payload.to_vec() }
     }
 
     fn message(&self) -> Message<'_> {
-        let Self {
-            csid,
-            timestamp,
-            kind,
-            msid,
-            ref payload,
-        } = *self;
-        Message {
-            csid,
-            timestamp,
-            kind,
-            msid,
-            payload,
-        }
+        let Self { csid, timestamp, kind, msid, ref payload } = *self;
+        Message { csid, timestamp, kind, msid, payload }
     }
 }
 
@@ -79,9 +55,7 @@ fuzz_target!(|input: &[u8]| {
         // the writer has only the one-byte form of the chunk stream id
         message.csid = 2 + message.csid % 62;
         let mut bytes = Vec::new();
-        encode(&message.message(), DEFAULT_CHUNK_SIZE, &mut |part| {
-            bytes.extend_from_slice(part)
-        });
+        encode(&message.message(), DEFAULT_CHUNK_SIZE, &mut |part| bytes.extend_from_slice(part));
         let len = encoded_len(message.payload.len(), message.timestamp, DEFAULT_CHUNK_SIZE);
         assert_eq!(bytes.len(), len);
         assert_eq!(run(std::iter::once(&bytes[..])), (vec![message], Ok(())));

@@ -31,10 +31,7 @@ fn run<'a>(mut half: impl Half, pieces: impl Iterator<Item = &'a [u8]>) -> Outco
         if end.is_err() {
             break;
         }
-        assert!(
-            end == Ok(true) || piece.is_empty(),
-            "bytes refused before the end"
-        );
+        assert!(end == Ok(true) || piece.is_empty(), "bytes refused before the end");
         left += piece.len();
     }
     (end, out, left)
@@ -44,19 +41,10 @@ fuzz_target!(|input: &[u8]| {
     let Some(body) = body(input) else { return };
     let random: Box<[u8]> = (0..1528u32).map(|i| (i * 7) as u8).collect();
 
-    let whole = run(
-        ServerHandshake::new(random.clone(), 1),
-        std::iter::once(body),
-    );
-    assert_eq!(
-        whole,
-        run(ServerHandshake::new(random.clone(), 1), pieces(input, body))
-    );
+    let whole = run(ServerHandshake::new(random.clone(), 1), std::iter::once(body));
+    assert_eq!(whole, run(ServerHandshake::new(random.clone(), 1), pieces(input, body)));
     let (end, out, left) = whole;
-    assert_eq!(
-        end.is_err(),
-        body.first().is_some_and(|&version| version != 3)
-    );
+    assert_eq!(end.is_err(), body.first().is_some_and(|&version| version != 3));
     if end.is_ok() {
         assert_eq!(end, Ok(body.len() >= HANDSHAKE_LEN));
         assert_eq!(left, body.len().saturating_sub(HANDSHAKE_LEN));

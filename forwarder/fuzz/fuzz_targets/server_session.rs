@@ -41,11 +41,7 @@ fn feed(session: &mut ServerSession, now: Instant, mut piece: &[u8]) -> bool {
 fuzz_target!(|input: &[u8]| {
     let Some(body) = body(input) else { return };
     let mut now = Instant::now();
-    let config = ServerConfig {
-        chunk_size: 60_000,
-        out_ack_size: 2_500_000,
-        in_ack_size: 0,
-    };
+    let config = ServerConfig { chunk_size: 60_000, out_ack_size: 2_500_000, in_ack_size: 0 };
     let mut session = ServerSession::new(config, vec![7; 1528].into(), now);
     assert!(feed(&mut session, now, &handshake()));
     assert_eq!(session.take_output().len(), 1 + 2 * 1536);
@@ -56,19 +52,12 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(session.has_output(), {
             let output = session.take_output();
             // the longest answer, to `connect` or `play`, has some hundred bytes
-            assert!(
-                output.len() <= 4096 + 64 * piece.len(),
-                "{} bytes out",
-                output.len()
-            );
+            assert!(output.len() <= 4096 + 64 * piece.len(), "{} bytes out", output.len());
             !output.is_empty()
         });
         if !goes_on || session.handle_timeout(now).is_err() {
             return;
         }
-        assert!(
-            session.poll_timeout().is_none_or(|at| at > now),
-            "a timeout left due"
-        );
+        assert!(session.poll_timeout().is_none_or(|at| at > now), "a timeout left due");
     }
 });

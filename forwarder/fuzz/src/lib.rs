@@ -18,10 +18,7 @@ pub fn body(input: &[u8]) -> Option<&[u8]> {
 /// `body` in pieces, as a socket might hand it out; the first bytes of `input` are their sizes, in
 /// turn, from 1 byte to 4 kB.
 pub fn pieces<'a>(input: &'a [u8], mut body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let sizes = input
-        .iter()
-        .take(CUTS)
-        .map(|&cut| 1 + usize::from(cut) * usize::from(cut) / 16);
+    let sizes = input.iter().take(CUTS).map(|&cut| 1 + usize::from(cut) * usize::from(cut) / 16);
     let mut sizes = sizes.cycle();
     std::iter::from_fn(move || {
         let (piece, rest) = body.split_at(sizes.next()?.min(body.len()));

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::end::End;
 use super::play::{self, Playing};
 use super::socket::{abandon, tune_accepted};
 use super::{Shard, Totals, stream_options};
@@ -34,27 +35,6 @@ pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
     connection.finish(&end, began);
 }
 
-/// Why a connection ended.
-#[derive(Debug)]
-enum End {
-    /// The peer closed it, or was told to go.
-    Closed(&'static str),
-    /// The socket failed.
-    Io(io::Error),
-    /// The peer broke a rule, a limit or a deadline.
-    Peer(SessionError),
-    /// The peer did not read what it was sent.
-    Stuck,
-    /// We could not go on.
-    Local(io::Error),
-}
-
-impl From<SessionError> for End {
-    fn from(error: SessionError) -> Self {
-        Self::Peer(error)
-    }
-}
-
 enum Never {}
 
 struct Connection {
@@ -66,6 +46,8 @@ struct Connection {
     role: Role,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
+    /// More of them than this, and the peer is closed.
+    most_out: usize,
     out_blocked_since: Option<Instant>,
     sent_bytes: u64,
     /// Close at this time, once what was said is on its way.
@@ -115,6 +97,7 @@ impl Connection {
             connect: None,
             role: Role::None,
             out: Vec::new(),
+            most_out: MAX_OUT,
             out_blocked_since: None,
             sent_bytes: 0,
             close_at: None,
@@ -149,8 +132,10 @@ impl Connection {
                 }
                 () = stop.as_mut(), if !stopping => {
                     stopping = true;
-                    self.on_stop();
                 }
+            }
+            if stopping {
+                self.on_stop();
             }
         }
     }
@@ -192,7 +177,7 @@ impl Connection {
                 ServerEvent::Publish(request) => self.on_publish(&request, now),
                 ServerEvent::Play(request) => self.on_play(&request, now)?,
                 ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
-                    self.on_stop_role(msid)
+                    self.on_stop_role(msid)?;
                 }
                 ServerEvent::Pause(_, paused) => self.with_playing(|playing| playing.pause(paused)),
                 ServerEvent::ReceiveAudio(_, wanted) => {
@@ -302,7 +287,7 @@ impl Connection {
             return Ok(());
         }
         // A player may ask again, as with a playlist.
-        self.role = Role::None;
+        self.stop_playing()?;
         let (key, _, vhost) = match self.resolve(&request.stream) {
             Ok(resolved) => resolved,
             Err(why) => {
@@ -338,16 +323,28 @@ impl Connection {
 
     // Ends.
 
-    fn on_stop_role(&mut self, ended: u32) {
+    fn on_stop_role(&mut self, ended: u32) -> Result<(), End> {
         match &self.role {
             Role::Publishing { msid, .. } if *msid == ended => self.role = Role::None,
-            Role::Playing { playing, msid, .. } if *msid == ended => {
-                self.sent_bytes += playing.state().sent_bytes;
-                self.role = Role::None;
-                self.next_ping = None;
-            }
+            Role::Playing { msid, .. } if *msid == ended => self.stop_playing()?,
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Ends the playing, if it plays. The rest of what is half sent stays to be sent first: replies
+    /// in the middle of a message would be the end of the connection.
+    fn stop_playing(&mut self) -> Result<(), End> {
+        if !matches!(self.role, Role::Playing { .. }) {
+            return Ok(());
+        }
+        self.next_ping = None;
+        if let Role::Playing { playing, .. } = std::mem::replace(&mut self.role, Role::None) {
+            self.sent_bytes += playing.state().sent_bytes;
+            self.out = playing.finish().map_err(End::Io)?;
+            self.most_out = MAX_OUT + self.out.len();
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
@@ -369,7 +366,7 @@ impl Connection {
 
     /// The process stops: a publisher's stream ends at once, players get what is left of theirs.
     fn on_stop(&mut self) {
-        if !matches!(self.role, Role::Playing { .. }) {
+        if !matches!(self.role, Role::Playing { .. }) && self.close_at.is_none() {
             self.role = Role::None;
             self.close_at = Some(Instant::now());
         }
@@ -405,7 +402,7 @@ impl Connection {
                 self.out.append(&mut output);
             }
         }
-        if self.out.len() > MAX_OUT {
+        if self.out.len() > self.most_out {
             return Err(End::Stuck);
         }
         while !self.out.is_empty() {
@@ -509,7 +506,9 @@ impl Connection {
             self.out.append(&mut self.session.take_output());
             _ = self.io.try_write(&self.out);
         }
-        abandon_if_stuck(end, &self.io);
+        if end.is_stuck() {
+            abandon(&self.io);
+        }
         self.role = Role::None;
         self.log(end, began);
     }
@@ -522,13 +521,7 @@ impl Connection {
         let peer = self.peer;
         let (received, sent) = (self.session.bytes_received(), self.sent_bytes);
         let ms = began.elapsed().as_millis() as u64;
-        let reason = match end {
-            End::Closed(why) => (*why).to_owned(),
-            End::Io(error) => error.to_string(),
-            End::Stuck => "the peer does not read".into(),
-            End::Local(error) => format!("out of resources: {error}"),
-            End::Peer(error) => escaped(&error.to_string()).to_string(),
-        };
+        let reason = end.reason();
         if !matches!(end, End::Peer(_) | End::Stuck | End::Local(_)) {
             return info!(%peer, did, stream, received, sent, ms, reason, "connection closed");
         }
@@ -558,12 +551,6 @@ impl Role {
             Self::Playing { playing, .. } => playing.changed().await,
             _ => pending().await,
         }
-    }
-}
-
-fn abandon_if_stuck(end: &End, io: &TcpStream) {
-    if matches!(end, End::Stuck | End::Peer(SessionError::Timeout(_))) {
-        abandon(io);
     }
 }
 

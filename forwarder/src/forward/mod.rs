@@ -73,9 +73,7 @@ impl Supervisor {
         if stream.source().path.len() >= MAX_HOPS {
             return warn!(stream = %stream.key(), "not forwarded: it came through too many servers");
         }
-        let Some(entry) = self.registry.begin(stream, destination) else {
-            return;
-        };
+        let Some(entry) = self.registry.begin(stream, destination) else { return };
         let task = task::Task { entry, forward: forward.clone(), health: self.health(destination) };
         self.shards.least_loaded().run(move |shard| shard.clone().spawn(task.run(shard))).await;
     }

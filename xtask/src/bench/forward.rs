@@ -51,6 +51,10 @@ impl Row for Latency {
         counts.into_iter().chain(self.latency.cells()).collect()
     }
 
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        vec![("p50", self.latency.p50_ms), ("p99", self.latency.p99_ms)]
+    }
+
     fn void(&self) -> Option<String> {
         (self.missing > 0).then(|| format!("{} messages were lost on the way", self.missing))
     }

@@ -47,6 +47,10 @@ impl Row for Joins {
     fn cells(&self) -> Vec<String> {
         [self.joins.to_string()].into_iter().chain(self.time.cells()).collect()
     }
+
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        vec![("p50", self.time.p50_ms), ("p99", self.time.p99_ms)]
+    }
 }
 
 /// Runs one turn. Joins start at a steady pace whatever those before wait for: they fall on all

@@ -6,7 +6,6 @@
 //! of payload is, which differs by server.
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +34,8 @@ const JOINERS: usize = 16;
 const TICK: Duration = Duration::from_millis(20);
 /// From the last join to the window.
 const SETTLE: Duration = Duration::from_secs(2);
+/// From the end of the window to the last look at what was delivered.
+const DRAIN: Duration = Duration::from_millis(300);
 /// Without data for so long a player has stalled.
 const STALL: Duration = Duration::from_secs(1);
 /// All players must have joined by then.
@@ -78,7 +79,9 @@ pub struct FanOut {
     cpu_percent: f64,
     /// Of publisher and players, in percent of one core.
     load_cpu_percent: f64,
+    /// Of the server, at the end of the window.
     rss_bytes: u64,
+    /// Its growth since before the players came.
     rss_per_player_bytes: u64,
     #[serde(flatten)]
     latency: Quantiles,
@@ -116,6 +119,11 @@ impl Row for FanOut {
         ];
         cells.extend(self.latency.cells());
         cells
+    }
+
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        let per_player = float(self.rss_per_player_bytes);
+        vec![("cpu", self.cpu_percent), ("RSS/player", per_player), ("p50", self.latency.p50_ms)]
     }
 
     fn void(&self) -> Option<String> {
@@ -162,7 +170,7 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
     fleet.restart();
     probes.iter().for_each(Probe::restart);
     let start = Instant::now();
-    let published = publisher.sent().bytes.load(Ordering::Relaxed);
+    let published = publisher.sent_bytes();
     let (cpu, load) = (setup.cpu()?, load_cpu()?);
     let end = start + Duration::from_secs(args.seconds);
     fleet.hold(|_| {
@@ -171,15 +179,20 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
         Ok(Instant::now() < end)
     })?;
     let elapsed = start.elapsed().as_secs_f64();
-    let published = publisher.sent().bytes.load(Ordering::Relaxed) - published;
     let cpu_percent = (setup.cpu()? - cpu).as_secs_f64() / elapsed * 100.0;
     let load_cpu_percent = (load_cpu()? - load).as_secs_f64() / elapsed * 100.0;
     let rss_bytes = setup.rss()?;
+    let stalled = fleet.players.iter().filter(|player| player.stalled).count();
+    let closed = fleet.players.iter().filter(|player| player.closed).count();
 
     let mut seen = Seen::default();
     for probe in probes {
         seen.add(probe.finish()?);
     }
+    // What is under way when the window ends is not lost: it comes while nothing new is sent.
+    let published = publisher.stop() - published;
+    let drained = Instant::now() + DRAIN;
+    fleet.hold(|_| Ok(Instant::now() < drained))?;
     let expected = float(published) * seen.wire_per_payload().context("the probes saw nothing")?;
     let delivered = |player: &Player| float(player.bytes) / expected;
     let sum: f64 = fleet.players.iter().map(delivered).sum();
@@ -189,8 +202,8 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
         players,
         delivered: sum / float(u64::try_from(players.max(1))?),
         delivered_worst: worst,
-        stalled: fleet.players.iter().filter(|player| player.stalled).count(),
-        closed: fleet.players.iter().filter(|player| player.closed).count(),
+        stalled,
+        closed,
         gaps: seen.gaps,
         cpu_percent,
         load_cpu_percent,

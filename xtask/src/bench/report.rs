@@ -15,6 +15,8 @@ pub trait Row: Serialize {
     const HEADS: &'static [&'static str];
     /// Values as shown.
     fn cells(&self) -> Vec<String>;
+    /// Numbers to compare between servers; less is better.
+    fn figures(&self) -> Vec<(&'static str, f64)>;
     /// Why the row does not count, if so.
     fn void(&self) -> Option<String> {
         None
@@ -54,6 +56,9 @@ pub fn run<R: Row>(
         voids.extend(row.void().map(|why| format!("{} round {}: {why}", kind.name(), round + 1)));
         entries.push(Entry { server: kind.name(), round: round + 1, row });
     }
+    for line in ratios(&entries) {
+        println!("{line}");
+    }
     if let Some(path) = json {
         fs::write(path, serde_json::to_vec_pretty(&entries)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -62,6 +67,22 @@ pub fn run<R: Row>(
         bail!("{}", voids.join("\n"));
     }
     Ok(())
+}
+
+/// Ours over the peer's, round by round: what may be quoted from a noisy machine.
+fn ratios<R: Row>(entries: &[Entry<R>]) -> Vec<String> {
+    let of = |kind: Kind| entries.iter().filter(move |entry| entry.server == kind.name());
+    let rounds: Vec<_> = of(Kind::Forwarder).zip(of(Kind::Nginx)).collect();
+    let names = rounds.first().map(|(ours, _)| ours.row.figures()).unwrap_or_default();
+    let line = |(at, (name, _)): (usize, &(&str, f64))| {
+        let ratio = |(ours, peer): &(&Entry<R>, &Entry<R>)| {
+            let value = |entry: &Entry<R>| entry.row.figures().get(at).map_or(f64::NAN, |f| f.1);
+            value(ours) / value(peer)
+        };
+        let each = rounds.iter().map(|round| format!("{:.2}", ratio(round))).collect::<Vec<_>>();
+        format!("{name}: ours / the peer's, by round: {}", each.join(", "))
+    };
+    names.iter().enumerate().map(line).collect()
 }
 
 /// Durations of one kind.
@@ -117,6 +138,30 @@ impl Quantiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Serialize)]
+    struct Cost(f64);
+
+    impl Row for Cost {
+        const HEADS: &'static [&'static str] = &[];
+
+        fn cells(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn figures(&self) -> Vec<(&'static str, f64)> {
+            vec![("cost", self.0)]
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let entry = |kind: Kind, cost| Entry { server: kind.name(), round: 1, row: Cost(cost) };
+        let (ours, peer) = (Kind::Forwarder, Kind::Nginx);
+        let entries = [entry(ours, 1.0), entry(peer, 2.0), entry(ours, 3.0), entry(peer, 2.0)];
+        assert_eq!(ratios(&entries), ["cost: ours / the peer's, by round: 0.50, 1.50"]);
+        assert!(ratios(&entries[..1]).is_empty());
+    }
 
     #[test]
     fn quantiles_are_samples() {

@@ -76,18 +76,10 @@ fn nanos() -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a publisher has sent so far.
-#[derive(Debug, Default)]
-pub struct Sent {
-    /// Bytes of all bodies.
-    pub bytes: AtomicU64,
-    /// Video messages with a stamp.
-    pub stamped: AtomicU64,
-}
-
 /// A thread that publishes until it is dropped.
 pub struct Publisher {
-    sent: Arc<Sent>,
+    /// Bytes of all bodies so far.
+    sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -96,16 +88,23 @@ impl Publisher {
     /// Publishes to `url`; on return the server has agreed.
     pub fn start(url: &RtmpUrl, shape: Shape) -> Result<Self> {
         let connection = Connection::publish(url).context("publish")?;
-        let sent = Arc::new(Sent::default());
+        let sent = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (counters, flag) = (sent.clone(), stop.clone());
         let thread = thread::spawn(move || send(connection, shape, &counters, &flag));
         Ok(Self { sent, stop, thread: Some(thread) })
     }
 
-    /// Counters.
-    pub fn sent(&self) -> &Sent {
-        &self.sent
+    /// Bytes of all bodies sent so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Ends the publish; gives the bytes of all bodies sent.
+    pub fn stop(self) -> u64 {
+        let sent = self.sent.clone();
+        drop(self);
+        sent.load(Ordering::Relaxed)
     }
 
     /// An error when it publishes no more.
@@ -137,7 +136,12 @@ const VIDEO_HEADER: &[u8] = b"\x17\x00\x00\x00\x00\x01\x42\xc0\x0c\xff\xe1\x00\x
     \xce\x3c\x80";
 const AUDIO_HEADER: &[u8] = b"\xaf\x00\x12\x08";
 
-fn send(mut connection: Connection, shape: Shape, sent: &Sent, stop: &AtomicBool) -> Result<()> {
+fn send(
+    mut connection: Connection,
+    shape: Shape,
+    sent: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<()> {
     connection.send(MediaKind::Video, 0, VIDEO_HEADER)?;
     connection.send(MediaKind::Audio, 0, AUDIO_HEADER)?;
     let start = Instant::now();
@@ -155,7 +159,6 @@ fn send(mut connection: Connection, shape: Shape, sent: &Sent, stop: &AtomicBool
         let bytes = if video_due <= audio_due {
             let body = video(shape, frames);
             connection.send(MediaKind::Video, timestamp, &body)?;
-            sent.stamped.fetch_add(1, Ordering::Relaxed);
             frames += 1;
             body.len()
         } else {
@@ -163,7 +166,7 @@ fn send(mut connection: Connection, shape: Shape, sent: &Sent, stop: &AtomicBool
             sounds += 1;
             audio.len()
         };
-        sent.bytes.fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
+        sent.fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
         connection.poll(Duration::ZERO, |_| ())?;
     }
     connection.finish()

@@ -14,7 +14,7 @@ pub fn is_prose(path: &str) -> bool {
     written.iter().any(|end| path.ends_with(end)) && !path.starts_with("tests/golden/")
 }
 
-/// No trailing whitespace; in Rust no tabs.
+/// No trailing whitespace.
 pub fn check_whitespace(path: &str, text: &str, out: &mut Vec<Violation>) {
     for (at, line) in text.lines().enumerate() {
         // Two spaces at the end are a line break in Markdown.
@@ -22,7 +22,19 @@ pub fn check_whitespace(path: &str, text: &str, out: &mut Vec<Violation>) {
         if line.ends_with([' ', '\t']) && !is_break {
             out.push(Violation::new(path, at + 1, "trailing whitespace"));
         }
-        if path.ends_with(".rs") && line.contains('\t') {
+    }
+}
+
+/// No trailing whitespace and no tabs, but in literals of several lines.
+pub fn check_rust_whitespace(path: &str, text: &str, source: &Source, out: &mut Vec<Violation>) {
+    for (at, line) in text.lines().enumerate() {
+        if source.ends_in_literal(at + 1) {
+            continue;
+        }
+        if line.ends_with([' ', '\t']) {
+            out.push(Violation::new(path, at + 1, "trailing whitespace"));
+        }
+        if line.contains('\t') {
             out.push(Violation::new(path, at + 1, "tab"));
         }
     }

@@ -77,9 +77,9 @@ pub fn run() -> Result<()> {
 
 /// All rules for one Rust file.
 fn check_rust(path: &str, text: &str, out: &mut Vec<Violation>) {
-    files::check_whitespace(path, text, out);
-    files::check_rust_shape(path, text, out);
     let source = Source::new(text);
+    files::check_rust_whitespace(path, text, &source, out);
+    files::check_rust_shape(path, text, out);
     files::check_placeholders(path, &source, out);
     walls::check_words(path, &source, out);
     walls::check_imports(path, &source, out);

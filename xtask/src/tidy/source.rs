@@ -3,6 +3,8 @@
 /// A file's code; lines keep their numbers.
 pub struct Source {
     lines: Vec<String>,
+    /// Lines that end inside a literal, from 1.
+    in_literal: Vec<usize>,
     /// Lines before the first `#[cfg(test)]`.
     shipped: usize,
 }
@@ -10,19 +12,25 @@ pub struct Source {
 impl Source {
     /// Blanks comments and the insides of literals.
     pub fn new(text: &str) -> Self {
-        let lines: Vec<String> = code(text).split('\n').map(str::to_owned).collect();
+        let (code, in_literal) = code(text);
+        let lines: Vec<String> = code.split('\n').map(str::to_owned).collect();
         let tests = lines.iter().position(|line| line.trim_start().starts_with("#[cfg(test)]"));
         let shipped = match tests {
             // `#[cfg(test)] mod tests;` names a file: what follows is still shipped.
             Some(at) if !names_a_file(&lines[at..]) => at,
             _ => lines.len(),
         };
-        Self { lines, shipped }
+        Self { lines, in_literal, shipped }
     }
 
     /// All lines, numbered from 1.
     pub fn all(&self) -> impl Iterator<Item = (usize, &str)> {
         self.lines.iter().enumerate().map(|(at, line)| (at + 1, line.as_str()))
+    }
+
+    /// Whether the end of line `number` is part of a literal.
+    pub fn ends_in_literal(&self, number: usize) -> bool {
+        self.in_literal.contains(&number)
     }
 
     /// Lines that are not unit tests, numbered from 1.
@@ -48,22 +56,30 @@ pub fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// `text` with comments and the insides of literals left out; newlines stay.
-fn code(text: &str) -> String {
+/// `text` with comments and the insides of literals left out, newlines kept; and which lines end
+/// inside a literal.
+fn code(text: &str) -> (String, Vec<usize>) {
     let mut out = String::with_capacity(text.len());
+    let mut in_literal = Vec::new();
+    let mut number = 1;
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         let skipped = skipped_length(rest, out.chars().next_back());
-        let taken = skipped.unwrap_or(c.len_utf8());
-        let (now, later) = rest.split_at(taken);
+        let (now, later) = rest.split_at(skipped.unwrap_or(c.len_utf8()));
         if skipped.is_some() {
-            out.extend(now.chars().filter(|&c| c == '\n'));
+            let newlines = now.matches('\n').count();
+            out.extend(std::iter::repeat_n('\n', newlines));
+            if !now.starts_with('/') {
+                in_literal.extend(number..number + newlines);
+            }
+            number += newlines;
         } else {
             out.push(c);
+            number += usize::from(c == '\n');
         }
         rest = later;
     }
-    out
+    (out, in_literal)
 }
 
 /// Bytes of the comment or literal that `rest` starts with.

@@ -23,13 +23,14 @@ fn clean_code_passes() {
         use crate::rtmp::{Timestamp, message::kind};\n\
         /* tokio */ const A: &str = \"tokio // unsafe\"; const B: &str = r#\"rand::\"#;\n\
         fn f(now: Instant) -> char { '\"' }\n\
+        let ip = host.parse::<std::net::Ipv6Addr>();\n\
         #![forbid(unsafe_code)]\n";
     assert_eq!(check(RTMP, text), [""; 0]);
 }
 
 #[test]
 fn the_core_has_no_runtime_no_clock_no_sockets_no_randomness_no_files() {
-    let text = "//! x\nuse tokio::time;\nuse std::net::IpAddr;\nlet t = Instant::now();\n\
+    let text = "//! x\nuse tokio::time;\nuse std::net::TcpStream;\nlet t = Instant::now();\n\
         let t = std::time::SystemTime::UNIX_EPOCH;\nrand::random();\nstd::fs::read(p);\n";
     let expected = [
         "2: `tokio` in forwarder/src/rtmp/",
@@ -131,6 +132,12 @@ fn shape_of_files() {
     assert_eq!(check("a.rs", "//! x \n\tlet a;\n"), ["1: trailing whitespace", "2: tab"]);
     let long = format!("//! x\n{}", "let a;\n".repeat(600));
     assert_eq!(check("a.rs", &long), ["0: 601 lines, more than 600: split it"]);
+}
+
+#[test]
+fn literals_of_several_lines_keep_their_spaces() {
+    let text = "//! x\nconst A: &str = r#\"a \n\t\"b\" \n\"#; \nconst B: &str = \"a \nb\";\n";
+    assert_eq!(check("a.rs", text), ["4: trailing whitespace"]);
 }
 
 #[test]

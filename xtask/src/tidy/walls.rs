@@ -11,6 +11,9 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("forwarder/src/hub/", &["tokio::net", "std::net", "toml", "config::"]),
 ];
 
+/// Names that begin like a forbidden one and do no I/O: an address is a value.
+const HARMLESS: &[&str] = &["std::net::Ipv4Addr", "std::net::Ipv6Addr", "std::net::IpAddr"];
+
 /// Modules of the crate that each one may import besides itself. Those not named may import all:
 /// they put the server together.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -47,7 +50,8 @@ pub fn check_words(path: &str, source: &Source, out: &mut Vec<Violation>) {
     }
     for (folder, words) in FORBIDDEN.iter().filter(|(folder, _)| path.starts_with(folder)) {
         for (number, line) in source.shipped() {
-            for word in words.iter().filter(|word| has_word(line, word)) {
+            let line = HARMLESS.iter().fold(line.to_owned(), |line, name| line.replace(name, ""));
+            for word in words.iter().filter(|word| has_word(&line, word)) {
                 out.push(Violation::new(path, number, format!("`{word}` in {folder}")));
             }
         }

@@ -1,3 +1,4 @@
+//! Tests of AMF0 values.
 use std::io::Cursor as IoCursor;
 
 use proptest::prelude::*;

@@ -1,3 +1,4 @@
+//! Tests of the chunk reader.
 use super::*;
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{encode, encoded_len};

@@ -226,14 +226,16 @@ impl ServerSession {
 
     /// Refuses `publish` or `play` with an onStatus error such as `NetStream.Publish.BadName`.
     ///
-    /// The connection is to be closed; if the caller does not, `handle_timeout` ends the session
-    /// two seconds later.
+    /// Unless another of its message streams is in use, the connection is to be closed; if the
+    /// caller does not, `handle_timeout` ends the session two seconds later.
     pub fn reject(&mut self, msid: u32, code: &str, description: &str) {
         if let Some(stream) = self.core.streams.get_mut(msid) {
             stream.state = State::Idle;
         }
         self.core.notify(msid, "onStatus", status::error(code, description));
-        self.core.close_soon();
+        if !self.core.streams.any_in_use() {
+            self.core.close_soon();
+        }
     }
 
     /// Tells a player that the stream is over: StreamEOF and Play.UnpublishNotify.
