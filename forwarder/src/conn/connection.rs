@@ -265,9 +265,7 @@ impl Connection {
     /// The servers this publish came through, if it may come here.
     fn path(&self) -> Result<Vec<String>, (&'static str, String)> {
         let forwarder = self.connect.as_ref().and_then(|connect| connect.forwarder.as_ref());
-        let Some((ids, _)) = forwarder else {
-            return Ok(Vec::new());
-        };
+        let Some((ids, _)) = forwarder else { return Ok(Vec::new()) };
         let path: Vec<String> = ids.split(',').map(str::to_owned).collect();
         if path.len() > MAX_HOPS || path.iter().any(|id| id.len() > MAX_ID_BYTES) {
             return Err(("NetStream.Publish.Denied", "forwarded too often".into()));
@@ -373,9 +371,7 @@ impl Connection {
     }
 
     fn on_change(&mut self) -> Result<(), End> {
-        let Role::Playing { playing, msid, .. } = &self.role else {
-            return Ok(());
-        };
+        let Role::Playing { playing, msid, .. } = &self.role else { return Ok(()) };
         let state = playing.state();
         if let Some(error) = state.failed {
             return Err(End::Io(io::Error::other(error)));
@@ -535,9 +531,7 @@ impl Connection {
 
 impl Role {
     fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> Result<(), End> {
-        let Self::Publishing { publisher, msid, last, silence } = self else {
-            return Ok(());
-        };
+        let Self::Publishing { publisher, msid, last, silence } = self else { return Ok(()) };
         if *msid == media.msid {
             *last = now;
             silence.begun = true;

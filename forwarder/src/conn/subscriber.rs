@@ -362,9 +362,7 @@ impl Inner {
     }
 
     fn leave_if_behind(&mut self, view: &View, lag: &LagLimits, now: Instant) {
-        let Position::At(offset) = self.position else {
-            return;
-        };
+        let Position::At(offset) = self.position else { return };
         if offset == view.head() {
             self.slack = None;
             return;
@@ -416,9 +414,7 @@ impl Inner {
             if full || self.paused || self.mid_message || offset >= view.head() {
                 return;
             }
-            let Some(entry) = view.entry(offset) else {
-                return;
-            };
+            let Some(entry) = view.entry(offset) else { return };
             if self.wants(&entry) {
                 self.copy_message(view, &entry, msid);
             }

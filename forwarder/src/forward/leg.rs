@@ -239,9 +239,7 @@ impl Leg {
         if self.leave_at.is_some_and(|at| now >= at) {
             return Ok(true);
         }
-        let Some(subscription) = &self.subscription else {
-            return Ok(false);
-        };
+        let Some(subscription) = &self.subscription else { return Ok(false) };
         let state = subscription.state();
         self.entry.lag_ms.store(state.lag.as_millis() as u64, Ordering::Relaxed);
         self.account();
@@ -259,9 +257,7 @@ impl Leg {
     }
 
     fn account(&mut self) {
-        let Some(subscription) = &self.subscription else {
-            return;
-        };
+        let Some(subscription) = &self.subscription else { return };
         let state = subscription.state();
         let (sent, skips) = std::mem::replace(&mut self.counted, (state.sent_bytes, state.skips));
         self.entry.sent_bytes.fetch_add(state.sent_bytes - sent, Ordering::Relaxed);

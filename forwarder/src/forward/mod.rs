@@ -57,9 +57,7 @@ impl Supervisor {
             if !matches!(stream.phase(), Phase::Live | Phase::Grace(_)) {
                 continue;
             }
-            let Some(vhost) = self.context.config.vhost(stream.key().vhost()) else {
-                continue;
-            };
+            let Some(vhost) = self.context.config.vhost(stream.key().vhost()) else { continue };
             if !vhost.forward.enabled {
                 continue;
             }
