@@ -42,7 +42,7 @@ pub struct ServerConfig {
     pub chunk_size: u32,
     /// WindowAckSize and SetPeerBandwidth announced, bytes.
     pub out_ack_size: u32,
-    /// Send an acknowledgement each so many bytes; 0: as the peer asks.
+    /// Window of which each half is acknowledged, bytes; 0: as the peer asks.
     pub in_ack_size: u32,
 }
 
