@@ -63,6 +63,14 @@ impl Link {
         }
     }
 
+    /// Sets the configured window, as in [`Self::new`]; 0 leaves what the peer has announced.
+    pub(super) fn set_in_ack_size(&mut self, window: u32) {
+        self.ack_window_forced = window != 0;
+        if window != 0 {
+            self.ack_window = window;
+        }
+    }
+
     /// Counts bytes taken from the input, and acknowledges when half a window has come.
     ///
     /// FFmpeg and SRS acknowledge each half window too: a peer that waits for the
