@@ -79,6 +79,21 @@ pub fn install() -> Result<()> {
     }
 }
 
+/// Installs Debian packages for `purpose` if we may, else fails and says what to type.
+pub fn get(purpose: &str, packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if !nix::unistd::geteuid().is_root() || !process::exists("apt-get") {
+        bail!(
+            "for {purpose} these packages are missing: {list}\n\
+             on Debian or Ubuntu: sudo apt-get update && \
+             sudo apt-get install --no-install-recommends -y {list}"
+        );
+    }
+    println!("installing for {purpose}: {list}");
+    process::run(apt().arg("update"))?;
+    process::run(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
 fn apt() -> Command {
     let mut apt = Command::new("apt-get");
     // RUNLEVEL=1 keeps invoke-rc.d from starting nginx as a service.

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::end::End;
 use super::play::{self, Playing};
-use super::socket::{abandon, tune_accepted};
+use super::socket::{abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
@@ -25,7 +25,7 @@ use crate::rtmp::session::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
     SessionError,
 };
-use crate::rtmp::url::{Request, StreamKey, UrlError, escaped};
+use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
 
 /// Serves one accepted socket to its end, and says in one line what it was.
 pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
@@ -64,14 +64,8 @@ struct Connection {
 
 impl Connection {
     fn new(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr, now: Instant) -> Self {
-        let config = &shard.context().config;
-        // The vhost is not known yet; what `connect` names may change these before they are sent.
-        let vhost = config.vhost(crate::rtmp::url::DEFAULT_VHOST);
-        let server = ServerConfig {
-            chunk_size: vhost.map_or(DEFAULT_CHUNK_SIZE, |vhost| vhost.chunk_size),
-            out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
-            in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
-        };
+        // The vhost is not known yet: `connect` names it, and these are not sent before.
+        let server = announced(shard.context().config.vhost(DEFAULT_VHOST));
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
@@ -187,25 +181,21 @@ impl Connection {
     }
 
     fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
-        let vhost = Request::resolve(&request.tc_url, &request.app, "")
-            .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"))
-            .map(|request| request.vhost);
-        let served = match &vhost {
-            Ok(vhost) => self.shard.context().config.vhost(vhost),
-            // Whether the names are any good shows when a stream is asked for.
-            Err(_) => self.shard.context().config.vhost(crate::rtmp::url::DEFAULT_VHOST),
-        };
-        match served {
-            Some(vhost) => {
-                self.session.set_chunk_size(vhost.chunk_size);
-                self.session.accept_connect();
-                self.connect = Some(request);
-            }
-            None => {
-                self.session.reject_connect("no such vhost");
-                self.close_soon(now);
-            }
+        let config = &self.shard.context().config;
+        let resolved = Request::resolve(&request.tc_url, &request.app, "")
+            .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"));
+        // Whether the names are any good shows when a stream is asked for, and the stream may still
+        // name its vhost; one that is named here has to be there.
+        let vhost = resolved.map_or(DEFAULT_VHOST.to_owned(), |request| request.vhost);
+        let named = [&request.tc_url, &request.app].iter().any(|part| names_vhost(part));
+        let served = config.vhost(&vhost);
+        if served.is_none() && named {
+            self.session.reject_connect("no such vhost");
+            return self.close_soon(now);
         }
+        self.session.configure(announced(served.or_else(|| config.vhost(DEFAULT_VHOST))));
+        self.session.accept_connect();
+        self.connect = Some(request);
     }
 
     /// The stream a client names, in a vhost that is served here.
@@ -222,6 +212,9 @@ impl Connection {
     // Publishing.
 
     fn on_publish(&mut self, request: &PublishRequest, now: Instant) {
+        if self.close_at.is_some() {
+            return;
+        }
         let msid = request.msid;
         match self.may_publish(request) {
             Ok((key, source, vhost)) if vhost.edge.enabled => {
@@ -283,6 +276,9 @@ impl Connection {
     // Playing.
 
     fn on_play(&mut self, request: &PlayRequest, now: Instant) -> Result<(), End> {
+        if self.close_at.is_some() {
+            return Ok(());
+        }
         if matches!(self.role, Role::Publishing { .. }) {
             let why = "this connection publishes";
             self.refuse(request.msid, PLAY_FAILED, why, now);
@@ -317,6 +313,7 @@ impl Connection {
         if !vhost.tcp_nodelay {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
+        give_up_after(&self.io, vhost.play.write_timeout.max(WRITE_TIMEOUT)).map_err(End::Io)?;
         debug!(peer = %self.peer, stream = %key, "play");
         let io = Rc::clone(&self.io);
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
@@ -545,6 +542,20 @@ impl Connection {
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 const PLAY_FAILED: &str = "NetStream.Play.Failed";
+
+/// What is told to a client of `vhost` with the answer to its `connect`.
+fn announced(vhost: Option<&Vhost>) -> ServerConfig {
+    ServerConfig {
+        chunk_size: vhost.map_or(DEFAULT_CHUNK_SIZE, |vhost| vhost.chunk_size),
+        out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
+        in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
+    }
+}
+
+/// Whether a tcUrl or an app says which vhost it means, beside its host.
+fn names_vhost(part: &str) -> bool {
+    part.contains("vhost=") || part.contains("domain=") || part.contains("...vhost...")
+}
 
 /// Chunk size and window where no vhost says otherwise.
 const DEFAULT_CHUNK_SIZE: u32 = 16384;
