@@ -37,7 +37,7 @@ pub struct Totals {
     pub refused: u64,
     /// Connections ended by a protocol error, a limit or a deadline.
     pub errors: u64,
-    /// Bytes received by publishers.
+    /// Bytes received from publishers and origins.
     pub received_bytes: u64,
     /// Bytes sent to players and destinations.
     pub sent_bytes: u64,
