@@ -2,7 +2,7 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Instant;
 
 use common::compare::{
@@ -16,7 +16,9 @@ use common::peer::{End, Live, Peer, Recorder, Seen};
 use common::server::{Cluster, Server, Setup};
 use common::sink::Sink;
 use common::{free_address, seconds, wait_until};
-use forwarder::rtmp::session::{Goal, ServerConfig, ServerEvent, ServerSession, SessionError};
+use forwarder::rtmp::session::{
+    ConnectRequest, Goal, ServerConfig, ServerEvent, ServerSession, SessionError,
+};
 
 fn edge_of(origins: &[SocketAddr]) -> Server {
     Setup::new().edge_of(origins).start()
@@ -178,7 +180,7 @@ fn players_are_told_when_no_origin_has_the_stream() {
     assert_refused(&edge, Goal::Play, "live/a", "NetStream.Play.Failed");
     assert_refused(&edge, Goal::Publish, "live/a", "NetStream.Failed");
 
-    let strict = Strict::start();
+    let strict = Strict::start(Rules { admits: |_| true, has_streams: false });
     let edge = edge_of(&[strict.address]);
     assert_refused(&edge, Goal::Play, "live/a", "NetStream.Play.StreamNotFound");
     assert_refused(&edge, Goal::Publish, "live/a", "NetStream.Publish.Denied");
@@ -366,6 +368,26 @@ fn edges_of_edges_play_and_publish() {
 }
 
 #[test]
+fn each_client_is_shown_to_the_origin_if_it_is_to_judge_them() {
+    // The edge's own connections have no key.
+    let admits = |connect: &ConnectRequest| {
+        connect.forwarder.is_some() || connect.tc_url.contains("key=good")
+    };
+    let gate = Strict::start(Rules { admits, has_streams: true });
+    let edge =
+        Setup::new().edge_of(&[free_address(), gate.address]).edge("token_traverse = true").start();
+    for (goal, refused) in
+        [(Goal::Play, "NetStream.Play.Failed"), (Goal::Publish, "NetStream.Publish.Denied")]
+    {
+        for _ in 0..2 {
+            assert_refused(&edge, goal, "live?key=bad/a", refused);
+            drop(Peer::open(edge.rtmp, goal, "live?key=good/a").started());
+            wait_until("it left", seconds(5), || edge.status().connections == 0);
+        }
+    }
+}
+
+#[test]
 fn an_edge_of_srs_runs_unchanged() {
     let [origin, at, api] = std::array::from_fn(|_| free_address());
     let origin = Setup::new().listen(origin).start();
@@ -396,44 +418,58 @@ fn assert_refused(server: &Server, goal: Goal, path: &str, want: &str) {
     }
 }
 
-/// A server that has no stream and takes none.
+/// An origin that judges each `connect`, and has every stream and takes it, or none.
 struct Strict {
     address: SocketAddr,
 }
 
+#[derive(Clone, Copy)]
+struct Rules {
+    admits: fn(&ConnectRequest) -> bool,
+    has_streams: bool,
+}
+
 impl Strict {
-    fn start() -> Self {
+    fn start(rules: Rules) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         // Ends with the test's process.
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                std::thread::spawn(move || refuse(socket));
+                std::thread::spawn(move || serve(socket, rules));
             }
         });
         Self { address }
     }
 }
 
-fn refuse(mut socket: std::net::TcpStream) -> Option<()> {
+fn serve(mut socket: TcpStream, rules: Rules) -> Option<()> {
     let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 0 };
     let mut session = ServerSession::new(config, vec![7; 1536].into(), Instant::now());
     let mut buffer = vec![0; 4096];
     loop {
         let n = socket.read(&mut buffer).ok().filter(|n| *n > 0)?;
-        let mut rest = &buffer[..n];
-        loop {
-            let (msid, code) = match session.read(Instant::now(), &mut rest).ok()? {
-                Some(ServerEvent::Connect(_)) => {
-                    session.accept_connect();
-                    continue;
+        let (mut rest, now) = (&buffer[..n], Instant::now());
+        while let Some(event) = session.read(now, &mut rest).ok()? {
+            match event {
+                ServerEvent::Connect(request) if (rules.admits)(&request) => {
+                    session.accept_connect()
                 }
-                Some(ServerEvent::Play(request)) => (request.msid, "NetStream.Play.StreamNotFound"),
-                Some(ServerEvent::Publish(request)) => (request.msid, "NetStream.Publish.Denied"),
-                Some(_) => continue,
-                None => break,
-            };
-            session.reject(msid, code, "not here");
+                ServerEvent::Connect(_) => session.reject_connect("not you"),
+                ServerEvent::Play(request) if rules.has_streams => {
+                    session.accept_play(&request, now)
+                }
+                ServerEvent::Play(request) => {
+                    session.reject(request.msid, "NetStream.Play.StreamNotFound", "not here");
+                }
+                ServerEvent::Publish(request) if rules.has_streams => {
+                    session.accept_publish(request.msid, now);
+                }
+                ServerEvent::Publish(request) => {
+                    session.reject(request.msid, "NetStream.Publish.Denied", "not here");
+                }
+                _ => {}
+            }
         }
         socket.write_all(&session.take_output()).ok()?;
     }

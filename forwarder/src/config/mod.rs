@@ -191,6 +191,9 @@ pub struct Edge {
     /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
     #[serde(deserialize_with = "serial::origin_vhost")]
     pub vhost: String,
+    /// Show the `connect` of each player and publisher to an origin before it is served, and refuse
+    /// whom that refuses.
+    pub token_traverse: bool,
     /// How long a TCP connect may take, and then RTMP's handshake and commands.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub connect_timeout: Duration,
@@ -350,6 +353,7 @@ impl Default for Edge {
             enabled: false,
             origin: Vec::new(),
             vhost: values::VHOST_VARIABLE.to_owned(),
+            token_traverse: false,
             connect_timeout: Duration::from_secs(3),
             retry_max: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),

@@ -274,6 +274,7 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 enabled: on,
                 origin: hosts.into_iter().map(|host| Destination { host, port: 1935 }).collect(),
                 vhost: "[vhost].origin".to_owned(),
+                token_traverse: on,
                 connect_timeout: a,
                 retry_max: b,
                 idle_timeout: c,

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::DropGuard;
 
 use crate::hub::{Publisher, Source};
+use crate::rtmp::session::ConnectRequest;
 use crate::rtmp::url::StreamKey;
 
 /// Something an origin is needed for.
@@ -25,6 +26,8 @@ pub enum Ask {
 pub struct PlayAsk {
     /// The stream.
     pub key: StreamKey,
+    /// What its `connect` said, if an origin is to judge that first.
+    pub connect: Option<Box<ConnectRequest>>,
     /// Parameters after its name, without the `?`; may be empty.
     pub param: String,
     /// Ids of the servers that the player stands for, ours not among them: the loop guard.
@@ -38,6 +41,8 @@ pub struct PlayAsk {
 pub struct PublishAsk {
     /// The stream.
     pub key: StreamKey,
+    /// As [`PlayAsk::connect`].
+    pub connect: Option<Box<ConnectRequest>>,
     /// The publisher.
     pub source: Source,
     /// An origin took it, or says why not.
@@ -116,7 +121,7 @@ impl Upstream {
     }
 
     /// Asks; the reply fails when nobody can answer.
-    pub(super) fn ask(&self, ask: Ask) {
+    pub fn ask(&self, ask: Ask) {
         if let Some(asks) = self.0.get() {
             // Dropped with its reply if the queue is full: the client is refused, and may come
             // again.

@@ -4,6 +4,7 @@
 //! A pull publishes into the hub and a relay reads from it, so players and publishers of an edge
 //! are served by the same code as those of an origin.
 
+mod admission;
 mod feed;
 mod origins;
 mod pull;
@@ -12,13 +13,14 @@ mod relay;
 mod seam;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::config::Vhost;
-use crate::conn::{Ask, Context, Interest, PlayAsk, Refusal, Shards};
+use crate::conn::{Ask, Context, Interest, PlayAsk, Refusal, Shard, ShardHandle, Shards};
 use crate::forward::Registry;
 use crate::rtmp::url::StreamKey;
 use crate::status::PullStatus;
@@ -60,15 +62,27 @@ impl Edges {
                 () = self.context.stop.cancelled() => return,
                 ask = asks.recv() => ask,
             };
+            let Some(ask) = ask else { return };
+            let (key, connect) = match &ask {
+                Ask::Play(ask) => (&ask.key, &ask.connect),
+                Ask::Publish(ask) => (&ask.key, &ask.connect),
+            };
+            // Dropped with its reply if there is no such vhost.
+            let Some(vhost) = self.vhost(key) else { continue };
+            let (edges, shard) = (Arc::clone(&self), shards.least_loaded());
+            let unjudged = connect.is_some();
             match ask {
-                Some(Ask::Play(ask)) => self.play(ask, &shards).await,
-                Some(Ask::Publish(ask)) => {
-                    let Some(vhost) = self.vhost(&ask.key) else { continue };
-                    let relay = Relay::new(Arc::clone(&self), &vhost, ask);
-                    let shard = shards.least_loaded();
+                ask if unjudged => {
+                    let judged = move |shard: Rc<Shard>| {
+                        shard.clone().spawn(admission::run(edges, vhost, ask, shard));
+                    };
+                    shard.run(judged).await;
+                }
+                Ask::Play(ask) => self.play(ask, &vhost, shard).await,
+                Ask::Publish(ask) => {
+                    let relay = Relay::new(edges, &vhost, ask);
                     shard.run(move |shard| shard.clone().spawn(relay.run(shard))).await;
                 }
-                None => return,
             }
         }
     }
@@ -84,12 +98,10 @@ impl Edges {
         self.context.config.vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
     }
 
-    async fn play(self: &Arc<Self>, ask: PlayAsk, shards: &Shards) {
-        let Some(vhost) = self.vhost(&ask.key) else { return };
-        let (pull, interest, is_new) = self.pulls.join(&ask, &vhost);
+    async fn play(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost, shard: &ShardHandle) {
+        let (pull, interest, is_new) = self.pulls.join(&ask, vhost);
         if is_new {
             let (pull, edges) = (Arc::clone(&pull), Arc::clone(self));
-            let shard = shards.least_loaded();
             shard.run(move |shard| shard.clone().spawn(pull.run(edges, shard))).await;
         }
         tokio::spawn(answer(pull, interest, ask));

@@ -161,9 +161,11 @@ fn a_remote_cluster_is_an_edge() {
     assert_eq!(*edge, Edge { enabled: true, origin: edge.origin.clone(), ..Edge::default() });
     assert_eq!(loaded.notes, Vec::<String>::new());
 
-    let text = "vhost v { cluster { origin a; mode remote; vhost b.[vhost]; follow_client on; } }";
+    let text = "vhost v { cluster { origin a; mode remote; vhost b.[vhost]; follow_client on; \
+                token_traverse on; } }";
     let loaded = srs(text);
-    assert_eq!(loaded.config.vhosts[0].edge.origin_vhost("v"), "b.v");
+    let edge = &loaded.config.vhosts[0].edge;
+    assert_eq!((edge.origin_vhost("v").as_str(), edge.token_traverse), ("b.v", true));
     let note = "srs.conf:1: `follow_client on` has no effect: origins are asked by RTMP";
     assert_eq!(loaded.notes, [note]);
     assert!(!srs("vhost v { cluster { mode local; } }").config.vhosts[0].edge.enabled);

@@ -180,10 +180,7 @@ impl Import {
                 ("vhost", _) if edge.enabled => {
                     edge.vhost = self.read(self.one(inner)?, values::parse_origin_vhost)?;
                 }
-                ("token_traverse", "on") if edge.enabled => {
-                    let why = "players that share a pull would not be shown to the origin";
-                    return Err(self.unsupported(inner, why));
-                }
+                ("token_traverse", _) if edge.enabled => edge.token_traverse = self.on(inner),
                 ("protocol", "flv" | "flvs") if edge.enabled => {
                     return Err(self.unsupported(inner, "origins would be asked by RTMP"));
                 }

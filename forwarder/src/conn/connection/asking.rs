@@ -10,14 +10,16 @@ use crate::config::Vhost;
 use crate::conn::end::End;
 use crate::conn::upstream::{Ask, PlayAsk, PublishAsk};
 use crate::hub::Source;
-use crate::rtmp::session::PlayRequest;
+use crate::rtmp::session::{ConnectRequest, PlayRequest};
 use crate::rtmp::url::StreamKey;
 
 impl Connection {
     /// Asks for an origin that takes what is published here.
     pub(super) fn ask_publish(&mut self, key: StreamKey, source: Source, vhost: Vhost, msid: u32) {
         let (reply, answer) = oneshot::channel();
-        self.shard.context().upstream.ask(Ask::Publish(PublishAsk { key, source, reply }));
+        let connect = self.to_show(&vhost);
+        let ask = PublishAsk { key, connect, source, reply };
+        self.shard.context().upstream.ask(Ask::Publish(ask));
         self.role = Role::AskedPublish { msid, vhost, answer };
     }
 
@@ -33,9 +35,15 @@ impl Connection {
             Err(why) => return self.refuse(request.msid, PLAY_FAILED, why, now),
         };
         let (reply, answer) = oneshot::channel();
-        let ask = PlayAsk { key: key.clone(), param, path, reply };
+        let connect = self.to_show(&vhost);
+        let ask = PlayAsk { key: key.clone(), connect, param, path, reply };
         self.shard.context().upstream.ask(Ask::Play(ask));
         self.role = Role::AskedPlay { request: request.clone(), key, vhost, answer };
+    }
+
+    /// What an origin shall hear of the client.
+    fn to_show(&self, vhost: &Vhost) -> Option<Box<ConnectRequest>> {
+        self.connect.clone().filter(|_| vhost.edge.token_traverse).map(Box::new)
     }
 
     pub(super) fn on_role_change(&mut self, change: Change) -> Result<(), End> {

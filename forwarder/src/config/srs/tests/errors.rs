@@ -233,15 +233,6 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |                                           ^^^^^^"#,
     ),
     (
-        "an edge that shows the origin each player",
-        "vhost a { cluster { token_traverse on; mode remote; origin b; } }",
-        r#"srs.conf:1:21: `token_traverse on` is not supported
-  |
-1 | vhost a { cluster { token_traverse on; mode remote; origin b; } }
-  |                     ^^^^^^^^^^^^^^
-  = without it, players that share a pull would not be shown to the origin; if that is fine, take it out"#,
-    ),
-    (
         "an edge that pulls by HTTP",
         "vhost a { cluster { mode remote; origin b; protocol flv; } }",
         r#"srs.conf:1:44: `protocol flv` is not supported

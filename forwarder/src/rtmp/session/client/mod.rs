@@ -4,9 +4,9 @@ mod reply;
 
 use std::time::{Duration, Instant};
 
-use super::SessionError;
 use super::held::Held;
 use super::link::Link;
+use super::{ConnectRequest, SessionError};
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::ChunkReader;
@@ -29,6 +29,8 @@ pub enum Goal {
     Publish,
     /// createStream, play, SetBufferLength.
     Play,
+    /// Only to hear what the server says to `connect`.
+    Connect,
 }
 
 /// What a client session needs to know.
@@ -59,6 +61,8 @@ pub struct ClientConfig {
 pub enum ClientEvent<'a> {
     /// A message was dealt with inside; call `read` again.
     Progress,
+    /// The server accepted `connect`, and that was all ([`Goal::Connect`]).
+    Connected,
     /// The server said Publish.Start on our msid: media may follow.
     Publishing(u32),
     /// The server said Play.Start (or sent media).
@@ -99,6 +103,7 @@ impl ClientSession {
                 link,
                 deadline: Some(now + config.deadline),
                 config,
+                client: None,
                 phase: Phase::Connecting,
                 msid: 0,
                 calls: 0,
@@ -108,6 +113,12 @@ impl ClientSession {
                 now,
             },
         }
+    }
+
+    /// Says in `connect` what a client of ours has said: page, SWF and arguments. To be called
+    /// before the first `read`.
+    pub fn speak_for(&mut self, client: ConnectRequest) {
+        self.core.client = Some(Box::new(client));
     }
 
     /// As [`super::ServerSession::read`]. Refusals are errors.
@@ -203,6 +214,7 @@ impl ClientSession {
                 _ => match self.core.config.goal {
                     Goal::Publish => "no answer to publish",
                     Goal::Play => "no answer to play",
+                    Goal::Connect => "no answer to connect",
                 },
             }));
         }
@@ -234,6 +246,8 @@ impl ClientSession {
 struct Core {
     link: Link,
     config: ClientConfig,
+    /// Whose `connect` it is, if not our own.
+    client: Option<Box<ConnectRequest>>,
     phase: Phase,
     /// Until the stream starts.
     deadline: Option<Instant>,
@@ -276,7 +290,7 @@ impl Core {
                 object.push(("flashVer", text(FLASH_VER_PUBLISH)));
                 object.push(("tcUrl", text(&config.tc_url)));
             }
-            Goal::Play => {
+            Goal::Play | Goal::Connect => {
                 object.push(("flashVer", text(FLASH_VER_PLAY)));
                 object.push(("tcUrl", text(&config.tc_url)));
                 object.push(("fpad", Value::Boolean(false)));
@@ -295,7 +309,14 @@ impl Core {
         if config.goal == Goal::Publish {
             self.link.set_chunk_size(config.chunk_size);
         }
-        self.awaited = self.call_with((csid::COMMAND, 0), "connect", vec![Value::object(object)]);
+        let mut arguments = None;
+        if let Some(client) = self.client.take() {
+            object.push(("pageUrl", Value::string(client.page_url)));
+            object.push(("swfUrl", Value::string(client.swf_url)));
+            arguments = client.args;
+        }
+        let args = std::iter::once(Value::object(object)).chain(arguments).collect();
+        self.awaited = self.call_with((csid::COMMAND, 0), "connect", args);
     }
 
     /// Queues a call about the connection, with a null command object.

@@ -75,6 +75,7 @@ impl Core {
         match self.config.goal {
             Goal::Publish => ClientEvent::Publishing(self.msid),
             Goal::Play => ClientEvent::Playing(self.msid),
+            Goal::Connect => ClientEvent::Connected,
         }
     }
 
@@ -133,6 +134,11 @@ impl Core {
                 {
                     return Err(refused(info));
                 }
+                if self.config.goal == Goal::Connect {
+                    self.phase = Phase::Finishing;
+                    self.deadline = None;
+                    return Ok(ClientEvent::Connected);
+                }
                 self.phase = Phase::Creating;
                 if self.config.goal == Goal::Publish {
                     let name = Value::string(&*self.config.stream);
@@ -162,6 +168,7 @@ impl Core {
             Goal::Publish => {
                 self.awaited = self.call_stream("publish", vec![name, Value::string("live")]);
             }
+            Goal::Connect => {}
             Goal::Play => {
                 self.awaited = self.call_stream("play", vec![name, Value::Number(LIVE_ONLY)]);
                 self.link.send(&Control::User(UserControl::SetBufferLength {
@@ -190,7 +197,7 @@ impl Core {
         let code = info.get("code").and_then(Value::as_str).unwrap_or_default();
         let start = match self.config.goal {
             Goal::Publish => "NetStream.Publish.Start",
-            Goal::Play => "NetStream.Play.Start",
+            Goal::Play | Goal::Connect => "NetStream.Play.Start",
         };
         Ok(match code {
             _ if code == start && self.phase == Phase::Starting => self.start(),

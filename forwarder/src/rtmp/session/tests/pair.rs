@@ -221,3 +221,30 @@ fn client_says_what_fmle_says() {
         ]
     );
 }
+
+#[test]
+fn a_connect_for_somebody_else_says_what_that_one_said() {
+    let mut pair = Pair::new(Goal::Connect, 2);
+    pair.client.speak_for(ConnectRequest {
+        app: String::new(),
+        tc_url: String::new(),
+        page_url: "http://a.example/page".to_owned(),
+        swf_url: "http://a.example/swf".to_owned(),
+        flash_ver: String::new(),
+        enhanced: false,
+        args: Some(Value::object([("token", Value::string("x"))])),
+        forwarder: None,
+    });
+    pair.drive().unwrap();
+    assert_eq!(pair.seen, ["Connected"]);
+    let [connect] = &pair.served[..] else { panic!("{:?}", pair.served) };
+    for said in
+        ["rtmp://slave.example/live", "http://a.example/page", "http://a.example/swf", "token"]
+    {
+        assert!(connect.contains(said), "{said} in {connect}");
+    }
+
+    let mut pair = Pair::new(Goal::Connect, 3);
+    pair.answer = |_| Some(("NetConnection.Connect.Rejected", "no"));
+    assert!(matches!(pair.drive(), Err(SessionError::Refused { .. })));
+}
