@@ -388,6 +388,31 @@ fn each_client_is_shown_to_the_origin_if_it_is_to_judge_them() {
 }
 
 #[test]
+fn an_edge_that_stops_takes_leave() {
+    let sink = Sink::start(free_address());
+    let mut edge = edge_of(&[sink.address]);
+    let mut publisher = Peer::publish(edge.rtmp, "live/a");
+    let source = Synthetic::default();
+    let frames = (0..50).flat_map(|n| source.frame(n));
+    let sent: Vec<Tag> = source.preamble().into_iter().chain(frames).collect();
+    sent.iter().for_each(|tag| publisher.send(tag).expect("sent"));
+    wait_until("it all arrives", seconds(5), || sink.count() == sent.len());
+    let stopped = Instant::now();
+    assert_eq!(edge.terminate(), Some(0));
+    assert!(stopped.elapsed() < seconds(3), "took {:?}", stopped.elapsed());
+    assert!(sink.received()[0].unpublished, "politely");
+
+    let origin = Setup::new().start();
+    let mut edge = edge_of(&[origin.rtmp]);
+    let live = Live::start(origin.rtmp, "live/a", source);
+    let player = Recorder::start(edge.rtmp, "live/a");
+    wait_until("media", seconds(5), || player.count() > 10);
+    assert_eq!(edge.terminate(), Some(0));
+    assert!(player.finished(), "told");
+    live.stop(End::Polite);
+}
+
+#[test]
 fn an_edge_of_srs_runs_unchanged() {
     let [origin, at, api] = std::array::from_fn(|_| free_address());
     let origin = Setup::new().listen(origin).start();
