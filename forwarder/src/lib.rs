@@ -13,6 +13,7 @@ pub mod http;
 pub mod hub;
 pub mod rtmp;
 pub mod server;
+pub mod splice;
 pub mod status;
 pub mod telemetry;
 
