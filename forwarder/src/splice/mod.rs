@@ -1,2 +1,0 @@
-//! Carries the bytes of 1:1 legs.
-pub mod walk;
