@@ -13,6 +13,7 @@ pub mod http;
 pub mod hub;
 pub mod rtmp;
 pub mod server;
+#[expect(unsafe_code, reason = "socket options and maps that only the kernel understands")]
 pub mod splice;
 pub mod status;
 pub mod telemetry;

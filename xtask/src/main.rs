@@ -4,6 +4,7 @@
 mod bench;
 mod client;
 mod cluster;
+mod ebpf;
 mod flv_file;
 mod http;
 mod net;
@@ -38,6 +39,8 @@ enum Command {
     Tidy,
     /// Install what tests need, and say what cannot be built here.
     Setup,
+    /// Build the kernel program, getting the tools for it if we may.
+    Ebpf(ebpf::Args),
     /// Measure latency, join time or fan-out, beside nginx-rtmp if wanted.
     Bench(bench::Args),
     /// Publish an FLV file in real time with our own client.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
         Command::Setup => setup::run(),
+        Command::Ebpf(args) => ebpf::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Publish(args) => publish::run(&args),
     };

@@ -62,21 +62,26 @@ pub fn install() -> Result<()> {
         println!("everything that tests need is installed");
         return Ok(());
     }
-    let list = packages.join(" ");
-    if !nix::unistd::geteuid().is_root() || !process::exists("apt-get") {
-        bail!(
-            "tests need what is not installed: {list}\n\
-             on Debian or Ubuntu: sudo apt-get update && \
-             sudo apt-get install --no-install-recommends -y {list}"
-        );
-    }
-    println!("installing for the tests: {list}");
-    process::run(apt().arg("update"))?;
-    process::run(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages))?;
+    get("the tests", &packages)?;
     match missing().as_slice() {
         [] => Ok(()),
         still => bail!("installed, and yet not found: {}", still.join(" ")),
     }
+}
+
+/// Installs Debian packages for `purpose` if we may, else fails and says what to type.
+pub fn get(purpose: &str, packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if !nix::unistd::geteuid().is_root() || !process::exists("apt-get") {
+        bail!(
+            "for {purpose} these packages are missing: {list}\n\
+             on Debian or Ubuntu: sudo apt-get update && \
+             sudo apt-get install --no-install-recommends -y {list}"
+        );
+    }
+    println!("installing for {purpose}: {list}");
+    process::run(apt().arg("update"))?;
+    process::run(apt().args(["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
 fn apt() -> Command {

@@ -18,7 +18,7 @@ use crate::client::Connection;
 use crate::cluster::{self, Cluster};
 use crate::process::{self, Process};
 use crate::table::Table;
-use crate::{publish, tidy};
+use crate::{ebpf, publish, tidy};
 
 const APP: &str = "live";
 const STREAM: &str = "livestream";
@@ -45,6 +45,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    ebpf::prepare(ebpf::Missing::Leave)?;
     cluster::build()?;
     process::catch_interrupt()?;
     if args.server.is_empty() { run_cluster(args) } else { run_one(args) }

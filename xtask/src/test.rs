@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{packages, process, tidy};
+use crate::{ebpf, packages, process, tidy};
 
 /// What to test.
 #[derive(clap::Args)]
@@ -50,9 +50,12 @@ impl Sum {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if !args.quick {
+    let missing = if args.quick {
+        ebpf::Missing::Leave
+    } else {
         packages::install()?;
-    }
+        ebpf::Missing::Install
+    };
     let mut failed = Vec::new();
     let mut step = |name: &str, result: Result<()>| {
         if let Err(error) = result {
@@ -60,6 +63,8 @@ pub fn run(args: &Args) -> Result<()> {
             failed.push(name.to_owned());
         }
     };
+    println!("==> cargo xtask ebpf");
+    step("ebpf", ebpf::prepare(missing).map(drop));
     println!("==> cargo fmt --all --check");
     step("fmt", process::run(cargo().args(["fmt", "--all", "--check"])));
     println!("==> cargo xtask tidy");

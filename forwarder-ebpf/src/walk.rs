@@ -1,0 +1,217 @@
+//! Follows RTMP chunk headers through redirected bytes, across segments.
+//!
+//! RTMP 1.0 section 5.3.1; type 3 chunks repeat an extended timestamp, as FFmpeg, SRS and forwarder
+//! write it. What cannot be followed ends the walk with a [`punt`], never the redirection.
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_loop, bpf_skb_load_bytes};
+use aya_ebpf::maps::HashMap;
+use aya_ebpf::programs::SkBuffContext;
+use forwarder_ebpf::{CHUNK_STREAMS, ChunkStream, Walk, punt};
+
+/// Walks the `len` bytes at `offset` of the segment.
+#[inline(always)]
+pub fn walk(
+    ctx: &SkBuffContext,
+    walks: &'static HashMap<u64, Walk>,
+    source: u64,
+    offset: u32,
+    len: u32,
+) {
+    let Some(walk) = walks.get_ptr_mut(source) else {
+        return;
+    };
+    let mut segment =
+        Segment { skb: ctx.skb.skb.cast(), walk, at: offset, end: offset.wrapping_add(len) };
+    // Linux 5.17. A bounded `for` makes the verifier walk every iteration.
+    // SAFETY: the callback has the type that the helper calls, and `segment` outlives the call.
+    unsafe {
+        let step = step as extern "C" fn(u32, *mut Segment) -> i64;
+        bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut segment).cast(), 0);
+    }
+}
+
+/// A step is a header or a run of payload: at least one byte each.
+const MAX_STEPS: u32 = 1 << 20;
+
+/// What is left of a segment.
+#[repr(C)]
+struct Segment {
+    skb: *const c_void,
+    walk: *mut Walk,
+    at: u32,
+    end: u32,
+}
+
+/// One header or one run of payload; 1 ends the loop.
+#[inline(never)]
+extern "C" fn step(_: u32, segment: *mut Segment) -> i64 {
+    // SAFETY: `bpf_loop` passes what `walk` gave it.
+    let segment = unsafe { &mut *segment };
+    // SAFETY: an entry of the map; verdicts of one source run one at a time.
+    let walk = unsafe { &mut *segment.walk };
+    if segment.at >= segment.end || walk.punt != 0 {
+        return 1;
+    }
+    let result = match walk.chunk_left {
+        0 => header(segment, walk),
+        _ => payload(segment, walk),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(reason) => {
+            walk.punt = reason;
+            1
+        }
+    }
+}
+
+#[inline(always)]
+fn payload(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
+    let stream = &walk.streams[walk.csid as usize % CHUNK_STREAMS];
+    if walk.control_left > 0 && is_control(stream.kind) {
+        return control(segment, walk);
+    }
+    let run = walk.chunk_left.min(segment.end - segment.at);
+    walk.chunk_left -= run;
+    segment.at += run;
+    Ok(())
+}
+
+/// One byte of a Set Chunk Size or Abort.
+#[inline(always)]
+fn control(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
+    let mut byte = 0_u8;
+    load(segment, (&raw mut byte).cast(), 1)?;
+    walk.control_value = walk.control_value << 8 | u32::from(byte);
+    walk.control_left -= 1;
+    walk.chunk_left -= 1;
+    if walk.control_left > 0 {
+        return Ok(());
+    }
+    let value = walk.control_value;
+    if walk.streams[walk.csid as usize % CHUNK_STREAMS].kind == SET_CHUNK_SIZE {
+        // The top bit must be zero, and a chunk carries something.
+        if value == 0 || value > i32::MAX as u32 {
+            return Err(punt::CONTROL);
+        }
+        walk.chunk_size = value;
+        return Ok(());
+    }
+    if value as usize >= CHUNK_STREAMS {
+        return Err(punt::CONTROL);
+    }
+    walk.streams[value as usize % CHUNK_STREAMS].later = 0;
+    Ok(())
+}
+
+/// A header or as much of it as there is.
+#[inline(always)]
+fn header(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
+    if walk.header_len == 0 {
+        load(segment, walk.header.as_mut_ptr(), 1)?;
+        walk.header_len = 1;
+    }
+    let format = walk.header[0] >> 6;
+    let csid = walk.header[0] & 63;
+    if csid < 2 {
+        return Err(punt::CSID);
+    }
+    let fields = match format {
+        0 => 11,
+        1 => 7,
+        2 => 3,
+        _ => 0,
+    };
+    let have = walk.header_len;
+    if have < 1 + fields {
+        let more = (1 + fields - have).min(segment.end - segment.at);
+        // Always so; the verifier wants to see it.
+        if more > 11 || have > 11 {
+            return Err(punt::UNREADABLE);
+        }
+        if more == 0 {
+            return Ok(());
+        }
+        // SAFETY: have + more <= 12, within the 16 bytes of `header`.
+        let to = unsafe { walk.header.as_mut_ptr().add(have as usize) };
+        load(segment, to, more)?;
+        walk.header_len = have + more;
+        if walk.header_len < 1 + fields {
+            return Ok(());
+        }
+    }
+    let stream = walk.streams[csid as usize % CHUNK_STREAMS];
+    let extended = match format {
+        3 => stream.extended,
+        _ => u32::from(be24(&walk.header, 1) == 0xff_ffff),
+    };
+    let whole = 1 + fields + 4 * extended;
+    // Its value is of no use, so it is not read.
+    let skip = whole.wrapping_sub(walk.header_len).min(segment.end - segment.at);
+    segment.at += skip;
+    walk.header_len += skip;
+    if walk.header_len < whole {
+        return Ok(());
+    }
+    walk.header_len = 0;
+    walk.csid = u32::from(csid);
+    open_chunk(walk, format, stream, extended)
+}
+
+/// The header is complete: what follows is the chunk's payload.
+#[inline(always)]
+fn open_chunk(
+    walk: &mut Walk,
+    format: u8,
+    mut stream: ChunkStream,
+    extended: u32,
+) -> Result<(), u32> {
+    if format < 3 && stream.later > 0 {
+        return Err(punt::HEADER);
+    }
+    if format < 2 {
+        stream.length = be24(&walk.header, 4);
+        stream.kind = u32::from(walk.header[7]);
+    }
+    stream.extended = extended;
+    if stream.later == 0 {
+        stream.later = stream.length;
+        walk.messages += 1;
+        if is_control(stream.kind) {
+            if stream.length != 4 {
+                return Err(punt::CONTROL);
+            }
+            walk.control_left = 4;
+            walk.control_value = 0;
+        }
+    }
+    walk.chunk_left = stream.later.min(walk.chunk_size);
+    stream.later -= walk.chunk_left;
+    walk.streams[walk.csid as usize % CHUNK_STREAMS] = stream;
+    Ok(())
+}
+
+/// Loads the next `len` bytes of the segment.
+#[inline(always)]
+fn load(segment: &mut Segment, to: *mut u8, len: u32) -> Result<(), u32> {
+    // SAFETY: callers give room for `len` bytes.
+    let failed = unsafe { bpf_skb_load_bytes(segment.skb, segment.at, to.cast(), len) };
+    if failed != 0 {
+        return Err(punt::UNREADABLE);
+    }
+    segment.at += len;
+    Ok(())
+}
+
+fn is_control(kind: u32) -> bool {
+    kind == SET_CHUNK_SIZE || kind == ABORT
+}
+
+#[inline(always)]
+fn be24(header: &[u8; 16], at: usize) -> u32 {
+    u32::from_be_bytes([0, header[at], header[at + 1], header[at + 2]])
+}
+
+const SET_CHUNK_SIZE: u32 = 1;
+const ABORT: u32 = 2;

@@ -1,0 +1,86 @@
+//! What splicing asks of a TCP socket: its cookie, its counters, and to look at its queue again.
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+/// The socket's `SO_COOKIE`: never used twice while this kernel runs.
+pub fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes = [0; size_of::<u64>()];
+    match option(socket, libc::SOL_SOCKET, libc::SO_COOKIE, &mut bytes)? {
+        8 => Ok(u64::from_ne_bytes(bytes)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Has the kernel process what is in the socket's receive queue.
+///
+/// Bytes that are there when a source is inserted would wait for the next segment, which never
+/// comes if the window is closed. Setting `SO_RCVLOWAT`, to its default, makes the kernel look.
+pub fn kick(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let one: libc::c_int = 1;
+    // SAFETY: an open descriptor, and a value of the length given that lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Counters of a connection at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpCounters {
+    /// Bytes written to the socket, by whomever, sent or not.
+    pub written: u64,
+    /// Bytes of those that the peer has acknowledged (one more if we dialled: the SYN counts).
+    pub acked: u64,
+}
+
+impl TcpCounters {
+    /// Asks the kernel. All counters are of the same moment.
+    pub fn read(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut info = [0; TCP_INFO_BYTES];
+        let len = option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+        let info = info.get(..len).unwrap_or_default();
+        Self::parse(info).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// Reads `struct tcp_info`, which grows with kernels but never changes.
+    fn parse(info: &[u8]) -> Option<Self> {
+        let u64_at = |at| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+        let not_sent = u32::from_ne_bytes(*info.get(NOTSENT_BYTES..)?.first_chunk()?);
+        // Bytes sent again are counted as sent each time.
+        let sent = u64_at(BYTES_SENT)?.checked_sub(u64_at(BYTES_RETRANS)?)?;
+        Some(Self { written: sent.checked_add(u64::from(not_sent))?, acked: u64_at(BYTES_ACKED)? })
+    }
+}
+
+/// Reads a socket option; gives how many bytes the kernel wrote.
+fn option(socket: BorrowedFd<'_>, level: i32, name: i32, out: &mut [u8]) -> io::Result<usize> {
+    let mut len = libc::socklen_t::try_from(out.len()).map_err(io::Error::other)?;
+    // SAFETY: an open descriptor, and `len` bytes that may be written.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, out.as_mut_ptr().cast(), &raw mut len)
+    };
+    match result {
+        0 => usize::try_from(len).map_err(io::Error::other),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+// Offsets in `struct tcp_info` of the kernel's uapi/linux/tcp.h.
+const BYTES_ACKED: usize = 120;
+const NOTSENT_BYTES: usize = 144;
+const BYTES_SENT: usize = 200;
+const BYTES_RETRANS: usize = 208;
+/// As much of it as is read.
+const TCP_INFO_BYTES: usize = 216;
