@@ -106,7 +106,7 @@ pub struct Walk {
     pub csid: u32,
     /// Bytes of a chunk header that is not complete, in `header`; 0 outside of headers.
     pub header_len: u32,
-    /// The header's bytes, basic header first; its extended timestamp is not kept.
+    /// The header's bytes, basic header first.
     pub header: [u8; 16],
     /// Bytes of an open Set Chunk Size or Abort that are still to come.
     pub control_left: u32,
@@ -135,6 +135,8 @@ pub struct ChunkStream {
     pub kind: u32,
     /// 1 if its last header had an extended timestamp, which type 3 chunks then repeat.
     pub extended: u32,
+    /// That timestamp as it came last, in whichever type of header.
+    pub time: u32,
 }
 
 /// Why a [`Walk`] has ended.
@@ -154,7 +156,8 @@ pub mod punt {
 impl Walk {
     /// A connection's first chunk, or any chunk border where no chunk stream has state.
     pub const fn new(chunk_size: u32) -> Self {
-        const UNUSED: ChunkStream = ChunkStream { length: 0, later: 0, kind: 0, extended: 0 };
+        const UNUSED: ChunkStream =
+            ChunkStream { length: 0, later: 0, kind: 0, extended: 0, time: 0 };
         Self {
             chunk_size,
             chunk_left: 0,

@@ -123,50 +123,49 @@ fn header(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
         2 => 3,
         _ => 0,
     };
-    let have = walk.header_len;
-    if have < 1 + fields {
-        let more = (1 + fields - have).min(segment.end - segment.at);
-        // Always so; the verifier wants to see it.
-        if more > 11 || have > 11 {
-            return Err(punt::UNREADABLE);
-        }
-        if more == 0 {
-            return Ok(());
-        }
-        // SAFETY: have + more <= 12, within the 16 bytes of `header`.
-        let to = unsafe { walk.header.as_mut_ptr().add(have as usize) };
-        load(segment, to, more)?;
-        walk.header_len = have + more;
-        if walk.header_len < 1 + fields {
-            return Ok(());
-        }
-    }
-    let stream = walk.streams[csid as usize % CHUNK_STREAMS];
-    let extended = match format {
-        3 => stream.extended,
-        _ => u32::from(be24(&walk.header, 1) == 0xff_ffff),
-    };
-    let whole = 1 + fields + 4 * extended;
-    // Its value is of no use, so it is not read.
-    let skip = whole.wrapping_sub(walk.header_len).min(segment.end - segment.at);
-    segment.at += skip;
-    walk.header_len += skip;
-    if walk.header_len < whole {
+    if !fill(segment, walk, 1 + fields)? {
         return Ok(());
+    }
+    let mut stream = walk.streams[csid as usize % CHUNK_STREAMS];
+    if format < 3 {
+        stream.extended = u32::from(be24(&walk.header, 1) == 0xff_ffff);
+    }
+    if stream.extended != 0 {
+        if !fill(segment, walk, 1 + fields + 4)? {
+            return Ok(());
+        }
+        stream.time = be32(&walk.header, 1 + fields as usize);
     }
     walk.header_len = 0;
     walk.csid = u32::from(csid);
-    open_chunk(walk, format, stream, extended)
+    open_chunk(walk, format, stream)
+}
+
+/// Has `want` bytes of the header, 16 at most, or as many as there are; whether all are there.
+#[inline(always)]
+fn fill(segment: &mut Segment, walk: &mut Walk, want: u32) -> Result<bool, u32> {
+    let have = walk.header_len;
+    if have >= want {
+        return Ok(true);
+    }
+    let more = (want - have).min(segment.end - segment.at);
+    // Always so; the verifier wants to see it.
+    if more > 15 || have > 15 {
+        return Err(punt::UNREADABLE);
+    }
+    if more == 0 {
+        return Ok(false);
+    }
+    // SAFETY: have + more <= want, within the 16 bytes of `header`.
+    let to = unsafe { walk.header.as_mut_ptr().add(have as usize) };
+    load(segment, to, more)?;
+    walk.header_len = have + more;
+    Ok(have + more == want)
 }
 
 /// The header is complete: what follows is the chunk's payload.
 #[inline(always)]
-fn open_chunk(
-    walk: &mut Walk,
-    format: u8,
-    mut stream: ChunkStream,
-    extended: u32,
-) -> Result<(), u32> {
+fn open_chunk(walk: &mut Walk, format: u8, mut stream: ChunkStream) -> Result<(), u32> {
     if format < 3 && stream.later > 0 {
         return Err(punt::HEADER);
     }
@@ -174,7 +173,6 @@ fn open_chunk(
         stream.length = be24(&walk.header, 4);
         stream.kind = u32::from(walk.header[7]);
     }
-    stream.extended = extended;
     if stream.later == 0 {
         stream.later = stream.length;
         walk.messages += 1;
@@ -211,6 +209,11 @@ fn is_control(kind: u32) -> bool {
 #[inline(always)]
 fn be24(header: &[u8; 16], at: usize) -> u32 {
     u32::from_be_bytes([0, header[at], header[at + 1], header[at + 2]])
+}
+
+#[inline(always)]
+fn be32(header: &[u8; 16], at: usize) -> u32 {
+    u32::from_be_bytes([0, 1, 2, 3].map(|byte| header[(at + byte) % 16]))
 }
 
 const SET_CHUNK_SIZE: u32 = 1;

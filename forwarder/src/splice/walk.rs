@@ -10,6 +10,7 @@ use crate::rtmp::chunk::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, 
 use crate::rtmp::message::kind;
 
 mod header;
+mod kernel;
 
 use header::Header;
 
