@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::choice::Choice;
 use super::kernel::{Progress, Spliced, State};
@@ -59,8 +59,8 @@ enum Way {
 
 #[derive(Debug)]
 enum Phase {
-    /// Bytes go to the target; for how long they did not.
-    Carry(Stall),
+    /// Bytes go to the target; for how long they did not, and when to look again.
+    Carry(Stall, Instant),
     /// The source is held, the target is given the rest.
     Drain(Stall),
 }
@@ -103,7 +103,7 @@ impl Leg {
         loop {
             let result = match self.way {
                 Way::User => self.relay().await,
-                Way::Kernel(_, Phase::Carry(_)) => self.watch().await,
+                Way::Kernel(_, Phase::Carry(..)) => self.watch().await,
                 Way::Kernel(_, Phase::Drain(_)) => self.drain().await,
             };
             if let Err(ended) = result {
@@ -155,8 +155,8 @@ impl Leg {
     async fn relay(&mut self) -> Result<(), Ended> {
         loop {
             self.relay.flush(&self.target, self.options.write_timeout).await?;
-            let walk = &mut self.walk;
-            let see = self.options.walk.then_some(|bytes: &[u8]| walk.feed(bytes));
+            let walk = self.knows_chunks().then_some(&mut self.walk);
+            let see = walk.map(|walk| |bytes: &[u8]| walk.feed(bytes));
             match self.relay.step(&self.source, &self.target, see)? {
                 Read::Bytes(n) => {
                     self.bytes += n as u64;
@@ -192,20 +192,21 @@ impl Leg {
         let Some(kernel) = self.splice.kernel() else {
             return false;
         };
-        let walk = self.options.walk.then(|| self.walk.to_kernel());
-        if let Some(None) = walk {
+        let walk = match self.knows_chunks().then(|| self.walk.to_kernel()) {
             // The kernel could not say where the chunks stand, and somebody wants to know.
-            return false;
-        }
+            Some(None) => return false,
+            walk => walk.flatten(),
+        };
         let limits = PairLimits {
             soft: self.options.soft_limit as u64,
             hard: self.options.hard_limit as u64,
         };
         let (source, target) = (self.source.as_fd(), self.target.as_fd());
-        match kernel.splice(source, target, &limits, walk.flatten().as_ref()) {
+        match kernel.splice(source, target, &limits, walk.as_ref()) {
             Ok(spliced) => {
                 self.choice.went();
-                self.way = Way::Kernel(spliced, Phase::Carry(Stall::default()));
+                let phase = Phase::Carry(Stall::default(), Instant::now() + self.look_every());
+                self.way = Way::Kernel(spliced, phase);
                 true
             }
             Err(error) => {
@@ -221,10 +222,10 @@ impl Leg {
 
     /// Until the leg ends or is held.
     async fn watch(&mut self) -> Result<(), Ended> {
-        let Way::Kernel(spliced, Phase::Carry(stall)) = &mut self.way else {
+        let every = self.look_every();
+        let Way::Kernel(spliced, Phase::Carry(stall, next_look)) = &mut self.way else {
             return Ok(());
         };
-        let tick = (self.options.write_timeout / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK);
         tokio::select! {
             biased;
             error = target_closed(&self.target) => return Err(Ended::Target(error)),
@@ -234,8 +235,9 @@ impl Leg {
                 return Ok(());
             }
             () = spliced.reported() => {}
-            () = sleep(tick) => {}
+            () = sleep_until(*next_look) => {}
         }
+        *next_look = Instant::now() + every;
         let progress = spliced.progress(self.target.as_fd()).map_err(broken)?;
         match progress.state {
             State::OverHard => return Err(Ended::OverLimit),
@@ -261,9 +263,13 @@ impl Leg {
         Ok(())
     }
 
+    fn look_every(&self) -> Duration {
+        (self.options.write_timeout / 4).clamp(SHORTEST_LOOK, LONGEST_LOOK)
+    }
+
     /// Begins to come back to user space, if not there: from now on the source keeps what comes.
     fn hold(&mut self) {
-        if let Way::Kernel(spliced, phase @ Phase::Carry(_)) = &mut self.way {
+        if let Way::Kernel(spliced, phase @ Phase::Carry(..)) = &mut self.way {
             if let Err(error) = spliced.hold() {
                 tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
             }
@@ -321,7 +327,7 @@ impl Leg {
         _ = spliced.hold();
         self.bytes += spliced.redirected();
         self.unsplices += 1;
-        if self.options.walk {
+        if self.knows_chunks() {
             self.walk = match spliced.walk() {
                 Ok(walk) => Walk::from_kernel(&walk),
                 Err(_) => Walk::lost(),
@@ -330,6 +336,11 @@ impl Leg {
         drop(spliced);
         // A source that is closed needs no nudge: tokio knows.
         _ = socket::kick(self.source.as_fd());
+    }
+
+    /// Whether somebody wants to know where the chunks stand, and it is known.
+    fn knows_chunks(&self) -> bool {
+        self.options.walk && !self.walk.is_lost()
     }
 
     /// Whether what has left the source's queue is what was moved. Not while spliced.
@@ -387,3 +398,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(20);
 /// How long the kernel may keep bytes from a target that has taken all it was given.
 const LOST_AFTER: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

@@ -193,12 +193,12 @@ fn wait(deadline: Instant, what: &str) -> io::Result<()> {
 }
 
 /// Bytes queued when the source is spliced, and again after that.
-const PARTLY: usize = 100_000;
+const PARTLY: usize = 50_000;
 /// Bytes for the target that blocks: several times its buffers.
-const BLOCKED: usize = 1 << 20;
+const BLOCKED: usize = 512 << 10;
 const SMALL_BUFFER: usize = 32 << 10;
 /// Bytes of the stream that is spliced and unspliced.
-const STREAM: usize = 1 << 20;
+const STREAM: usize = 512 << 10;
 /// How long anything may take.
 const WITHIN: Duration = Duration::from_secs(2);
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
+use socket2::SockRef;
 use tokio::net::TcpStream as AsyncStream;
 use tokio::runtime;
 use tokio::time::timeout;
@@ -38,11 +39,15 @@ pub fn soak(
     seed: u64,
 ) -> Result<Soaked, String> {
     let mut soaked = Soaked::default();
+    let before = splice.why_not();
     for iteration in 0..iterations {
         let mut rng = SmallRng::seed_from_u64(seed.wrapping_add(iteration));
         let len = rng.random_range(bytes / 2..=bytes);
         let unsplices = stream(splice, len, &mut rng)
             .map_err(|error| format!("iteration {iteration} of seed {seed}: {error}"))?;
+        if splice.why_not() != before {
+            return Err(format!("iteration {iteration} of seed {seed}: {}", splice.describe()));
+        }
         soaked.iterations += 1;
         soaked.bytes += len as u64;
         soaked.unsplices += unsplices;
@@ -81,7 +86,8 @@ async fn carry(
     let target = target?;
     let options = LegOptions {
         chunk_size: 128,
-        walk: false,
+        // Which soon gets lost, but tells large reads how to go.
+        walk: rng.random(),
         soft_limit: 4 << 20,
         hard_limit: 0,
         write_timeout: Duration::from_secs(20),
@@ -105,10 +111,7 @@ async fn carry(
             Ok(ended) => return Err(unexpected(ended)),
         }
     }
-    nix::sys::socket::shutdown(
-        std::os::fd::AsRawFd::as_raw_fd(&*target),
-        nix::sys::socket::Shutdown::Write,
-    )?;
+    SockRef::from(&*target).shutdown(Shutdown::Write)?;
     match leg.status() {
         status if status.bytes == len as u64 => Ok(status.unsplices),
         status => Err(io::Error::other(format!("{len} bytes, counted {}", status.bytes))),
