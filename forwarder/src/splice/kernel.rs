@@ -180,6 +180,8 @@ impl Waiting {
     fn hand_out(&self, mut events: Events, ended: &io::PipeReader) {
         loop {
             while let Some(event) = events.poll() {
+                let (kind, backlog) = (event.kind, event.backlog);
+                tracing::debug!(?kind, backlog, "a spliced leg is over a limit");
                 if let Some(notify) = self.lock().get(&event.source) {
                     notify.notify_one();
                 }

@@ -20,14 +20,14 @@ mod btf;
 mod choice;
 mod kernel;
 mod leg;
-pub mod program;
+mod program;
 mod relay;
 mod selftest;
 #[doc(hidden)]
 pub mod soak;
-pub mod socket;
+mod socket;
 mod stall;
-pub mod walk;
+mod walk;
 
 #[cfg(test)]
 mod tests;

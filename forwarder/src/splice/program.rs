@@ -210,13 +210,6 @@ impl SpliceProgram {
         self.maps().walks.get(&pair.source, 0).map_err(io_error)
     }
 
-    /// Bytes redirected that the target's peer has not acknowledged.
-    pub fn backlog(&self, pair: &Pair, target: BorrowedFd<'_>) -> io::Result<u64> {
-        // In this order: what is acknowledged in between makes it smaller, never negative.
-        let written = pair.base.saturating_add(self.stat(pair)?.redirected);
-        Ok(written.saturating_sub(TcpCounters::read(target)?.acked))
-    }
-
     /// The program's reports; there is one receiver, so a second call gives `None`.
     pub fn take_events(&self) -> Option<Events> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);

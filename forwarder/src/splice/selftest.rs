@@ -5,7 +5,7 @@
 //! not tell, as fixes are ported back. So each of these is tried and the bytes are compared.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,15 +16,10 @@ use super::program::{Pair, PairLimits, SpliceProgram};
 
 /// Says what went wrong.
 pub(super) fn run(program: &SpliceProgram) -> Result<(), String> {
-    let tests: [(&str, fn(&SpliceProgram) -> io::Result<()>); 3] = [
-        ("a source that is partly read", partly_read),
-        ("a target that blocks, and the end", blocked_target),
-        ("splices in mid-stream", in_mid_stream),
-    ];
-    for (name, test) in tests {
-        test(program).map_err(|error| format!("{name}: {error}"))?;
-    }
-    Ok(())
+    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    partly_read(program).map_err(failed("a source that is partly read"))?;
+    blocked_target(program).map_err(failed("a target that blocks, and the end"))?;
+    in_mid_stream(program).map_err(failed("splices in mid-stream"))
 }
 
 /// Bytes that are queued when the source is spliced, some of them read, arrive once.
@@ -161,7 +156,7 @@ fn connection(buffers: Option<usize>) -> io::Result<(TcpStream, TcpStream)> {
         SockRef::from(&listener).set_recv_buffer_size(bytes)?;
         dialled.set_send_buffer_size(bytes)?;
     }
-    dialled.connect(&SocketAddr::from(listener.local_addr()?).into())?;
+    dialled.connect(&listener.local_addr()?.into())?;
     let (accepted, _) = listener.accept()?;
     Ok((dialled.into(), accepted))
 }

@@ -174,8 +174,8 @@ impl Pattern {
     /// The next bytes.
     fn fill(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
-            let word = (self.at / 8 ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let word = (word ^ word >> 29).to_le_bytes();
+            let word = ((self.at / 8) ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let word = (word ^ (word >> 29)).to_le_bytes();
             *byte = word[(self.at % 8) as usize];
             self.at += 1;
         }

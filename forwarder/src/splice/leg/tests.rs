@@ -134,7 +134,7 @@ fn streams_arrive_byte_for_byte_through_stops_and_arms() {
 #[test]
 fn a_slow_reader_gets_everything() {
     on_both_paths(async |splice| {
-        let mut hop = Hop::new(&splice, LegOptions { soft_limit: 256 << 10, ..options() }).await;
+        let hop = Hop::new(&splice, LegOptions { soft_limit: 256 << 10, ..options() }).await;
         let bytes = random_bytes(3 << 20);
         let (mut sender, mut receiver, mut leg) = (hop.sender, hop.receiver, hop.leg);
         let send = async {
