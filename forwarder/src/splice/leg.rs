@@ -397,7 +397,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(20);
 /// How long the kernel may keep bytes from a target that has taken all it was given.
-const LOST_AFTER: Duration = Duration::from_secs(3);
+const LOST_AFTER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;
