@@ -12,6 +12,7 @@ pub mod edge;
 pub mod forward;
 pub mod http;
 pub mod hub;
+pub mod privilege;
 pub mod rtmp;
 pub mod server;
 #[expect(unsafe_code, reason = "socket options and maps that only the kernel understands")]

@@ -1,5 +1,6 @@
 //! The command line.
 mod check;
+mod doctor;
 mod import;
 mod run;
 mod status;
@@ -77,6 +78,7 @@ enum Command {
     Check(check::Args),
     Import(import::Args),
     Status(status::Args),
+    Doctor(doctor::Args),
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -85,6 +87,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (Some(Command::Check(args)), _) => check::run(&args),
         (Some(Command::Import(args)), _) => import::run(&args),
         (Some(Command::Status(args)), _) => status::run(&args),
+        (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (None, Some(config)) if cli.test => check::run(&check::Args { config, print: false }),
         (None, Some(config)) => run::run(run::Args { config }),
         // clap asks for an argument before it comes to this.

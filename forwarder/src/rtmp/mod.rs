@@ -13,7 +13,7 @@ pub mod session;
 pub mod url;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 
 /// A 32-bit millisecond timestamp that wraps every 49.7 days (RTMP 1.0 section 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,21 +1,185 @@
-//! 1:1 legs that the kernel carries: from one socket to another without a copy to user space.
+//! 1:1 legs: the bytes of one connection go to another, unchanged.
 //!
-//! `program` loads the sockmap program and fills its maps, `btf` finds the kernel fields that it
-//! reads, `socket` asks and nudges TCP. Nothing depends on this path: whoever may not or cannot
-//! use it learns [`WhyNot`], and carries the bytes itself.
+//! Two paths carry a [`Leg`]. In the kernel, the sockmap program moves bytes from one socket to the
+//! other without a copy to user space; in user space, they are read and written. The second is
+//! complete on its own: whoever may not or cannot use the first learns [`WhyNot`], and a leg comes
+//! back to user space whenever the kernel does not pay, or its target is slow, as the kernel path
+//! has no backpressure.
+//!
+//! ```text
+//!  Leg ── relay    read, write; splice(2) for large reads
+//!   │ └── kernel   the pair in the kernel, who is told of limits
+//!   │       └── program, btf, socket   the sockmap program, its maps, TCP's counters
+//!   ├── choice     which of the two
+//!   └── walk       where in RTMP's chunks the bytes stand
+//! ```
 //!
 //! This folder is the only one that knows how the kernel is spoken to.
 
-pub mod btf;
-pub mod program;
-pub mod socket;
+mod btf;
+mod choice;
+mod kernel;
+mod leg;
+mod program;
+mod relay;
+mod selftest;
+#[doc(hidden)]
+pub mod soak;
+mod socket;
+mod stall;
+mod walk;
 
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use thiserror::Error;
 
-pub use program::{Event, EventKind, Events, Pair, PairLimits, SpliceProgram};
+pub use leg::Leg;
+pub use walk::Walk;
+
+use kernel::KernelSplice;
+
+/// How 1:1 legs of this process are carried: decided once at start, latched off at run time if the
+/// kernel is ever seen to miscount.
+#[derive(Debug)]
+pub struct Splice {
+    mode: Mode,
+    path: Path,
+    revoked: OnceLock<WhyNot>,
+}
+
+/// When the kernel carries legs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Where it pays: legs that carry large bursts.
+    #[default]
+    Auto,
+    /// Wherever it can.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+#[derive(Debug)]
+enum Path {
+    Kernel(Arc<KernelSplice>),
+    User(WhyNot),
+}
+
+/// What a [`Leg`] needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegOptions {
+    /// Chunk size in force in what the source sends next, bytes.
+    pub chunk_size: u32,
+    /// Whether [`Leg::open`] shall know where the chunks stand. It costs: every byte passes user
+    /// space, or has its chunk headers read in the kernel.
+    pub walk: bool,
+    /// In the kernel: bytes that the target has not acknowledged above which the leg comes back to
+    /// user space, where the source is held up; 0 is none.
+    pub soft_limit: usize,
+    /// In the kernel: bytes that the target has not acknowledged that are never exceeded, the leg
+    /// ends instead; 0 is none.
+    pub hard_limit: usize,
+    /// How long the target may take nothing.
+    pub write_timeout: Duration,
+}
+
+/// Why a leg moves no more.
+#[derive(Debug)]
+pub enum Ended {
+    /// The source sent its FIN (`None`) or failed. All it sent is with the target.
+    Source(Option<io::Error>),
+    /// The target closed (`None`), failed, or was not given all bytes.
+    Target(Option<io::Error>),
+    /// The target took nothing for [`LegOptions::write_timeout`].
+    Stuck,
+    /// Over [`LegOptions::hard_limit`]: bytes are lost.
+    OverLimit,
+}
+
+/// Which path carries a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LegPath {
+    Kernel,
+    User,
+}
+
+/// Figures of a [`Leg`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegStatus {
+    /// Where it is carried at the moment.
+    pub path: LegPath,
+    /// Bytes taken from the source.
+    pub bytes: u64,
+    /// Bytes that wait: in user space those read and not written, in the kernel those that the
+    /// target has not acknowledged.
+    pub backlog: u64,
+    /// How often it has come back from the kernel.
+    pub unsplices: u64,
+}
+
+impl Splice {
+    /// Loads the kernel program and tests it. Never fails: what is missing is said by
+    /// [`Self::describe`].
+    pub fn start(mode: Mode) -> Self {
+        let path = match mode {
+            Mode::Never => Path::User(WhyNot::Disabled),
+            Mode::Auto | Mode::Always => match KernelSplice::start() {
+                Ok(kernel) => Path::Kernel(Arc::new(kernel)),
+                Err(why) => Path::User(why),
+            },
+        };
+        Self { mode, path, revoked: OnceLock::new() }
+    }
+
+    /// One that uses user space only.
+    pub fn user(why: WhyNot) -> Self {
+        Self { mode: Mode::Never, path: Path::User(why), revoked: OnceLock::new() }
+    }
+
+    /// `kernel`, or `user` and the reason.
+    pub fn describe(&self) -> String {
+        match self.why_not() {
+            None => "kernel".to_owned(),
+            Some(why) => format!("user ({why})"),
+        }
+    }
+
+    /// Why the kernel carries nothing, if so.
+    pub fn why_not(&self) -> Option<&WhyNot> {
+        match &self.path {
+            Path::Kernel(_) => self.revoked.get(),
+            Path::User(why) => Some(why),
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The kernel path, if it may be used.
+    fn kernel(&self) -> Option<&Arc<KernelSplice>> {
+        match &self.path {
+            Path::Kernel(kernel) if self.revoked.get().is_none() => Some(kernel),
+            _ => None,
+        }
+    }
+
+    /// Ends the use of the kernel for good: legs come back to user space at their next look.
+    fn revoke(&self, seen: String) {
+        if self.revoked.set(WhyNot::Revoked(seen.clone())).is_ok() {
+            tracing::error!(
+                seen,
+                "the kernel miscounts: all legs go through user space from now on"
+            );
+        }
+    }
+}
 
 /// Why legs are carried in user space.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

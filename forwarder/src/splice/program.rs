@@ -9,7 +9,7 @@
 //!   do not write to the target: writes would interleave in the middle of messages. Watch the
 //!   source for RDHUP, HUP and ERR only, the target for IN too; reading the target is fine.
 //! - *While spliced.* There is no backpressure: the kernel queues without a bound and acknowledges
-//!   at once. Look at [`backlog`](SpliceProgram::backlog) at least ten times a second and at
+//!   at once. Compare [`stat`](SpliceProgram::stat) with what is acknowledged, and look at
 //!   [`Events`] always; unsplice over the soft limit, and TCP then holds the source. A pair that
 //!   is [broken](forwarder_ebpf::Stat::flags) has lost bytes: close both.
 //! - *Unsplice.* [`remove_source`](SpliceProgram::remove_source), then wait (poll, with a bound: a
@@ -210,13 +210,6 @@ impl SpliceProgram {
     /// [`Self::remove_source`]; NotFound if it was inserted without.
     pub fn walk(&self, pair: &Pair) -> io::Result<Walk> {
         self.maps().walks.get(&pair.source, 0).map_err(io_error)
-    }
-
-    /// Bytes redirected that the target's peer has not acknowledged.
-    pub fn backlog(&self, pair: &Pair, target: BorrowedFd<'_>) -> io::Result<u64> {
-        // In this order: what is acknowledged in between makes it smaller, never negative.
-        let written = pair.base.saturating_add(self.stat(pair)?.redirected);
-        Ok(written.saturating_sub(TcpCounters::read(target)?.acked))
     }
 
     /// The program's reports; there is one receiver, so a second call gives `None`.

@@ -43,6 +43,8 @@ pub struct TcpCounters {
     pub written: u64,
     /// Bytes of those that the peer has acknowledged (one more if we dialled: the SYN counts).
     pub acked: u64,
+    /// Bytes received, read or not (one more if the peer has ended: the FIN counts).
+    pub received: u64,
 }
 
 impl TcpCounters {
@@ -60,9 +62,44 @@ impl TcpCounters {
         let not_sent = u32::from_ne_bytes(*info.get(NOTSENT_BYTES..)?.first_chunk()?);
         // Bytes sent again are counted as sent each time.
         let sent = u64_at(BYTES_SENT)?.checked_sub(u64_at(BYTES_RETRANS)?)?;
-        Some(Self { written: sent.checked_add(u64::from(not_sent))?, acked: u64_at(BYTES_ACKED)? })
+        Some(Self {
+            written: sent.checked_add(u64::from(not_sent))?,
+            acked: u64_at(BYTES_ACKED)?,
+            received: u64_at(BYTES_RECEIVED)?,
+        })
     }
 }
+
+/// Bytes that have been taken from the socket's receive queue since it was connected, by whomever
+/// (one more if the peer has ended); `None` if it cannot be said: bytes keep coming.
+///
+/// Wrong while the socket is spliced.
+pub fn consumed(socket: BorrowedFd<'_>) -> Option<u64> {
+    let mut before = TcpCounters::read(socket).ok()?.received;
+    for _ in 0..ATTEMPTS {
+        let unread = unread(socket).ok()?;
+        let after = TcpCounters::read(socket).ok()?.received;
+        if before == after {
+            return before.checked_sub(unread);
+        }
+        before = after;
+    }
+    None
+}
+
+/// Bytes in the socket's receive queue.
+fn unread(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: an open descriptor, and an int that the kernel may write to.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    match result {
+        0 => u64::try_from(bytes).map_err(io::Error::other),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// How often [`consumed`] looks for a moment in which nothing comes.
+const ATTEMPTS: usize = 4;
 
 /// Reads a socket option; gives how many bytes the kernel wrote.
 fn option(socket: BorrowedFd<'_>, level: i32, name: i32, out: &mut [u8]) -> io::Result<usize> {
@@ -79,6 +116,7 @@ fn option(socket: BorrowedFd<'_>, level: i32, name: i32, out: &mut [u8]) -> io::
 
 // Offsets in `struct tcp_info` of the kernel's uapi/linux/tcp.h.
 const BYTES_ACKED: usize = 120;
+const BYTES_RECEIVED: usize = 128;
 const NOTSENT_BYTES: usize = 144;
 const BYTES_SENT: usize = 200;
 const BYTES_RETRANS: usize = 208;

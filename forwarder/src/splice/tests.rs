@@ -13,7 +13,7 @@ use forwarder_ebpf::OVER_HARD;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::*;
+use super::program::{EventKind, Pair, PairLimits, SpliceProgram};
 
 /// How long anything may take.
 const WITHIN: Duration = Duration::from_secs(20);
