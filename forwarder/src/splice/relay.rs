@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::Ended;
 use super::leg::target_closed;
@@ -103,11 +103,11 @@ impl Relay {
             }
             // A full send buffer becomes writable when a third of it is free, which for a slow
             // player may take longer than `write_timeout`: so ask for what it acknowledges.
-            let since = self.stall.look(target);
-            if since.elapsed() >= write_timeout {
+            let silence = self.stall.look(target).elapsed();
+            if silence >= write_timeout {
                 return Err(Ended::Stuck);
             }
-            let again = (since + write_timeout).min(Instant::now() + write_timeout / 4);
+            let again = (write_timeout - silence).min(write_timeout / 4);
             let writable = async {
                 tokio::select! {
                     biased;
@@ -117,7 +117,7 @@ impl Relay {
                     }
                 }
             };
-            timeout_at(again, writable).await.unwrap_or(Ok(()))?;
+            timeout(again, writable).await.unwrap_or(Ok(()))?;
         }
     }
 
