@@ -13,7 +13,7 @@ use crate::rtmp::flv::Codec;
 use crate::status::{Snapshot, StreamStatus, Totals};
 
 /// How 1:1 legs are carried.
-pub(super) const SPLICE: &str = "user (built without the kernel program)";
+pub(super) const SPLICE: &str = "user (no leg uses the kernel yet)";
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
