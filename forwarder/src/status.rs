@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub listen: Vec<String>,
     /// Streams that this server, being an edge, pulls from origins.
     pub pulls: Vec<PullStatus>,
+    /// Players of an edge with a connection to an origin of their own.
+    pub legs: Vec<LegStatus>,
     /// Streams with a publisher, waiting players or a grace time running.
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
@@ -105,6 +107,32 @@ pub struct PullStatus {
     pub repeated: u64,
     /// Why it last failed; empty if it never did.
     pub last_error: String,
+}
+
+/// One player to whom the bytes of a connection to an origin go unchanged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LegStatus {
+    /// Its address.
+    pub player: String,
+    /// Vhost.
+    pub vhost: String,
+    /// App.
+    pub app: String,
+    /// Name of the stream.
+    pub stream: String,
+    /// `host:port` of the origin; empty while one is looked for.
+    pub origin: String,
+    /// `kernel` or `user`.
+    pub path: String,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Bytes that the player has not taken yet, as far as they are known.
+    pub backlog: u64,
+    /// How often it came back from the kernel.
+    pub unsplices: u64,
+    /// Origins connected to since the player came.
+    pub connects: u64,
 }
 
 /// One stream's forward to one destination, or a publish that an edge relays to an origin.

@@ -20,6 +20,7 @@ pub struct Setup {
     publish: String,
     forward: String,
     edge: String,
+    splice: Option<&'static str>,
     more: String,
     rtmp: Option<SocketAddr>,
 }
@@ -54,6 +55,12 @@ impl Setup {
         self
     }
 
+    /// Which players of the edge get a leg of their own; none if this is not said.
+    pub fn splice(mut self, which: &'static str) -> Self {
+        self.splice = Some(which);
+        self
+    }
+
     /// Makes it an edge of `origins`.
     pub fn edge_of(mut self, origins: &[SocketAddr]) -> Self {
         let list = quoted(origins);
@@ -83,7 +90,10 @@ impl Setup {
 
     /// Starts a server and waits until it accepts.
     #[track_caller]
-    pub fn start(self) -> Server {
+    pub fn start(mut self) -> Server {
+        if !self.edge.is_empty() {
+            writeln!(self.edge, "splice = \"{}\"", self.splice.unwrap_or("never")).unwrap();
+        }
         let rtmp = self.rtmp.unwrap_or_else(free_address);
         let api = free_address();
         let config = format!(
@@ -155,6 +165,11 @@ impl Server {
     pub fn restart(&mut self) {
         self.process = spawn(self.dir.path(), &self.config);
         self.wait_listening();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// SIGTERM, then waits for its end; gives the exit code.

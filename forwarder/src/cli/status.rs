@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{Failure, complain, say};
 use crate::config::DEFAULT_VHOST;
-use crate::status::{ForwardStatus, PullStatus, Snapshot, StreamStatus};
+use crate::status::{ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus};
 
 /// Everything a server on this machine has to say fits into a moment.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,6 +116,13 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         text.push('\n');
         text.push_str(&aligned(&rows));
     }
+    if !snapshot.legs.is_empty() {
+        let head = ["LEG TO", "STREAM", "ORIGIN", "PATH", "MOVED", "BACKLOG", "UNSPLICES"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(snapshot.legs.iter().map(leg_row));
+        text.push('\n');
+        text.push_str(&aligned(&rows));
+    }
     text
 }
 
@@ -149,6 +156,18 @@ fn pull_row(pull: &PullStatus) -> [String; 7] {
         pull.attempt.to_string(),
         size(pull.received_bytes),
         or_dash(&pull.last_error),
+    ]
+}
+
+fn leg_row(leg: &LegStatus) -> [String; 7] {
+    [
+        leg.player.clone(),
+        name(&leg.vhost, &leg.app, &leg.stream),
+        or_dash(&leg.origin),
+        leg.path.clone(),
+        size(leg.bytes),
+        size(leg.backlog),
+        leg.unsplices.to_string(),
     ]
 }
 

@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::error::{ConfigError, NOT_UTF8, Source, near_miss};
-use super::{Config, HttpApi, Log, Vhost, serial, values};
+use super::{Config, HttpApi, Log, Vhost, When, serial, values};
 
 /// Reads a whole TOML configuration.
 pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
@@ -26,6 +26,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         threads: file.threads,
         pid: file.pid,
         drain_timeout: file.drain_timeout,
+        kernel: file.kernel,
         log: file.log,
         http_api: file.http_api,
         vhosts: file.vhost,
@@ -78,6 +79,7 @@ struct File {
     pid: Option<PathBuf>,
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
+    kernel: When,
     /// The default of the vhosts'.
     #[serde(deserialize_with = "serial::optional_chunk_size")]
     chunk_size: Option<u32>,
@@ -89,14 +91,24 @@ struct File {
 
 impl Default for File {
     fn default() -> Self {
-        let Config { listen, max_connections, threads, pid, drain_timeout, log, http_api, .. } =
-            Config::default();
+        let Config {
+            listen,
+            max_connections,
+            threads,
+            pid,
+            drain_timeout,
+            kernel,
+            log,
+            http_api,
+            ..
+        } = Config::default();
         Self {
             listen,
             max_connections,
             threads,
             pid,
             drain_timeout,
+            kernel,
             chunk_size: None,
             log,
             http_api,

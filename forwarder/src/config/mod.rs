@@ -45,6 +45,8 @@ pub struct Config {
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
+    /// When the kernel carries legs: players of an edge with a connection of their own.
+    pub kernel: When,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -52,6 +54,19 @@ pub struct Config {
     /// At least one; names are unique.
     #[serde(rename = "vhost")]
     pub vhosts: Vec<Vhost>,
+}
+
+/// Whether to use something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// Where it pays.
+    #[default]
+    Auto,
+    /// Wherever it can be used.
+    Always,
+    /// Not at all.
+    Never,
 }
 
 /// `[log]`
@@ -207,6 +222,16 @@ pub struct Edge {
     /// none.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub failover_timeout: Duration,
+    /// Which players get a connection to an origin of their own, whose bytes go to them unchanged:
+    /// the first of a stream, all, or none. The others share one.
+    pub splice: When,
+    /// Over so many bytes in the kernel that a player has not acknowledged, its leg comes back to
+    /// user space, where the origin is held up.
+    #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
+    pub leg_soft_limit: usize,
+    /// Over so many, the player is closed.
+    #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
+    pub leg_hard_limit: usize,
 }
 
 /// A loaded configuration and what to tell the operator about it.
@@ -267,6 +292,7 @@ impl Default for Config {
             threads: 0,
             pid: None,
             drain_timeout: Duration::from_secs(30),
+            kernel: When::Auto,
             log: Log::default(),
             http_api: HttpApi::default(),
             vhosts: vec![Vhost::default()],
@@ -358,6 +384,9 @@ impl Default for Edge {
             retry_max: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
             failover_timeout: Duration::from_secs(5),
+            splice: When::Auto,
+            leg_soft_limit: 1 << 20,
+            leg_hard_limit: 64 << 20,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One client's connection: drives its session, publishes into the hub, plays from it.
 
 mod asking;
+mod legged;
 mod role;
 
 use std::io;
@@ -287,7 +288,7 @@ impl Connection {
         // A player may ask again, as with a playlist.
         self.stop_playing()?;
         match self.resolve(&request.stream) {
-            Ok(resolved) if resolved.2.edge.enabled => self.ask_play(request, resolved, now),
+            Ok(resolved) if resolved.2.edge.enabled => self.ask_play(request, resolved, false, now),
             Ok((key, _, vhost)) => return self.begin_play(request, key, &vhost, None, now),
             Err(why) => self.refuse(request.msid, PLAY_FAILED, &why, now),
         }
@@ -336,6 +337,7 @@ impl Connection {
         match &self.role {
             Role::Publishing { msid, .. } if *msid == ended => self.role = Role::None,
             Role::Playing { msid, .. } if *msid == ended => self.stop_playing()?,
+            Role::Legged { asked, .. } if asked.request.msid == ended => self.leave_leg()?,
             _ => {}
         }
         Ok(())
@@ -375,7 +377,8 @@ impl Connection {
 
     /// The process stops: a publisher's stream ends at once, players get what is left of theirs.
     fn on_stop(&mut self) {
-        if !matches!(self.role, Role::Playing { .. }) && self.close_at.is_none() {
+        let ends_itself = matches!(self.role, Role::Playing { .. } | Role::Legged { .. });
+        if !ends_itself && self.close_at.is_none() {
             self.role = Role::None;
             self.close_at = Some(Instant::now());
         }
@@ -398,6 +401,9 @@ impl Connection {
 
     /// Sends what the session has to say.
     fn send(&mut self) -> Result<(), End> {
+        if matches!(self.role, Role::Legged { .. }) {
+            return self.pass_on();
+        }
         if self.session.has_output() {
             let mut output = self.session.take_output();
             if let Role::Playing { playing, .. } = &self.role {
@@ -455,7 +461,10 @@ impl Connection {
             return Err(End::Stuck);
         }
         match &mut self.role {
-            Role::None | Role::AskedPublish { .. } | Role::AskedPlay { .. } => {}
+            Role::None
+            | Role::AskedPublish { .. }
+            | Role::AskedPlay { .. }
+            | Role::Legged { .. } => {}
             Role::Publishing { last, silence, .. } => {
                 if now >= *last + silence.limit() {
                     return Err(SessionError::Timeout("nothing from the publisher").into());
@@ -482,7 +491,10 @@ impl Connection {
     /// When something is to be done if nothing happens before.
     fn deadline(&self) -> Instant {
         let role = match &self.role {
-            Role::None | Role::AskedPublish { .. } | Role::AskedPlay { .. } => None,
+            Role::None
+            | Role::AskedPublish { .. }
+            | Role::AskedPlay { .. }
+            | Role::Legged { .. } => None,
             Role::Publishing { last, silence, .. } => Some(*last + silence.limit()),
             Role::Playing { playing, .. } => playing.deadline(),
         };
@@ -509,7 +521,8 @@ impl Connection {
         }
         // A last word, such as why a connect was refused, if the socket takes it at once. Not into
         // a player's stream, which may stand in the middle of a message.
-        if !matches!(end, End::Io(_) | End::Stuck) && !matches!(self.role, Role::Playing { .. }) {
+        let others_write = matches!(self.role, Role::Playing { .. } | Role::Legged { .. });
+        if !matches!(end, End::Io(_) | End::Stuck) && !others_write {
             self.out.append(&mut self.session.take_output());
             _ = self.io.try_write(&self.out);
         }

@@ -6,6 +6,7 @@
 mod connection;
 mod end;
 mod fanout;
+mod legged;
 mod listener;
 mod play;
 mod shard;
@@ -22,14 +23,18 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use fanout::Subscription;
+pub use legged::{Launch, LeggedPlayer, News, Order};
 pub use listener::{Acceptor, bind};
 pub use shard::{Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
-pub use upstream::{Ask, Interest, Interests, PlayAsk, PublishAsk, Refusal, Relayed, Upstream};
+pub use upstream::{
+    Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, Refusal, Relayed, Upstream,
+};
 
 use crate::config::{Config, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
+use crate::splice::{Splice, WhyNot};
 
 /// What every part of the process shares.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Context {
     pub hub: Arc<Hub>,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
+    /// How legs are carried.
+    pub splice: Arc<Splice>,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
@@ -65,9 +72,15 @@ pub struct Totals {
 }
 
 impl Context {
-    /// A context for `config`.
+    /// A context for `config`, with legs in user space.
     pub fn new(config: Config) -> Self {
+        Self::with_splice(config, Splice::user(WhyNot::Disabled))
+    }
+
+    /// A context for `config`.
+    pub fn with_splice(config: Config, splice: Splice) -> Self {
         Self {
+            splice: Arc::new(splice),
             config: Arc::new(config),
             hub: Arc::default(),
             upstream: Upstream::default(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::DropGuard;
 
+use super::legged::Launch;
 use crate::hub::{Publisher, Source};
 use crate::rtmp::session::ConnectRequest;
 use crate::rtmp::url::StreamKey;
@@ -32,8 +33,19 @@ pub struct PlayAsk {
     pub param: String,
     /// Ids of the servers that the player stands for, ours not among them: the loop guard.
     pub path: Vec<String>,
+    /// Not for a leg of its own.
+    pub shared: bool,
     /// An origin plays it, or says why not.
-    pub reply: oneshot::Sender<Result<Interest, Refusal>>,
+    pub reply: oneshot::Sender<Result<Grant, Refusal>>,
+}
+
+/// How a player is served.
+#[derive(Debug)]
+pub enum Grant {
+    /// From the hub, into which an origin's stream is pulled.
+    Shared(Interest),
+    /// By a leg, to be started on its shard.
+    Own(Launch),
 }
 
 /// A publisher's.

@@ -10,11 +10,11 @@ use tokio::time::sleep_until;
 
 use super::Edges;
 use super::pull::Pull;
-use crate::config::Destination;
+use crate::config::{Destination, Edge};
 use crate::conn::{Shard, Totals, tune_outgoing};
 use crate::forward::{Failure, bracketed, dial};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal};
-use crate::rtmp::url::DEFAULT_VHOST;
+use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
 
 /// An origin that acknowledges nothing of ours at TCP level for so long is gone.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
@@ -165,26 +165,38 @@ impl<'a> Feed<'a> {
 }
 
 fn session(pull: &Pull, shard: &Shard, origin: &Destination) -> ClientSession {
-    let key = &pull.key;
-    let vhost = pull.vhost.edge.origin_vhost(key.vhost());
+    let (edge, chunk_size) = (&pull.vhost.edge, pull.vhost.chunk_size);
+    let ask = (&pull.key, &*pull.param, &*pull.path);
+    let config = client_config(edge, chunk_size, ask, shard, origin);
+    let random: [u8; HANDSHAKE_RANDOM] = rand::random();
+    ClientSession::new(config, Box::new(random), Instant::now())
+}
+
+/// How to play the stream with this name, parameters and loop guard from `origin`.
+pub(super) fn client_config(
+    edge: &Edge,
+    chunk_size: u32,
+    (key, param, path): (&StreamKey, &str, &[String]),
+    shard: &Shard,
+    origin: &Destination,
+) -> ClientConfig {
+    let vhost = edge.origin_vhost(key.vhost());
     let host = bracketed(if vhost == DEFAULT_VHOST { &origin.host } else { &vhost });
-    let stream = match &*pull.param {
+    let stream = match param {
         "" => key.stream().to_owned(),
         param => format!("{}?{param}", key.stream()),
     };
-    let mut path = pull.path.clone();
+    let mut path = path.to_vec();
     path.push(shard.context().instance.clone());
     let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
-    let config = ClientConfig {
+    ClientConfig {
         goal: Goal::Play,
         tc_url: format!("rtmp://{host}:{}/{}", origin.port, key.app()),
         app: key.app().to_owned(),
         stream,
-        chunk_size: pull.vhost.chunk_size,
+        chunk_size,
         digest: true,
         forwarder: Some((path.join(","), hops)),
-        deadline: pull.vhost.edge.connect_timeout,
-    };
-    let random: [u8; HANDSHAKE_RANDOM] = rand::random();
-    ClientSession::new(config, Box::new(random), Instant::now())
+        deadline: edge.connect_timeout,
+    }
 }

@@ -6,11 +6,14 @@
 
 mod admission;
 mod feed;
+mod legs;
 mod origins;
+mod own;
 mod pull;
 mod refusal;
 mod relay;
 mod seam;
+mod uplink;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -19,13 +22,17 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::config::Vhost;
-use crate::conn::{Ask, Context, Interest, PlayAsk, Refusal, Shard, ShardHandle, Shards};
+use crate::config::{Vhost, When};
+use crate::conn::{
+    Ask, Context, Grant, Interest, Launch, PlayAsk, Refusal, Shard, ShardHandle, Shards,
+};
 use crate::forward::Registry;
 use crate::rtmp::url::StreamKey;
-use crate::status::PullStatus;
+use crate::status::{LegStatus, PullStatus};
 
+use legs::Legs;
 use origins::Origins;
+use own::Own;
 use pull::{Outcome, Pull};
 use relay::{Relay, Relays};
 
@@ -40,6 +47,7 @@ pub struct Edges {
     origins: Origins,
     pulls: Pulls,
     relays: Relays,
+    legs: Arc<Legs>,
 }
 
 impl Edges {
@@ -51,6 +59,7 @@ impl Edges {
             origins: Origins::default(),
             pulls: Pulls::default(),
             relays: Relays::default(),
+            legs: Arc::default(),
         }
     }
 
@@ -98,7 +107,36 @@ impl Edges {
         self.context.config.vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
     }
 
+    /// Gives the player a leg if it is to have one.
+    fn own(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost) -> Result<(), PlayAsk> {
+        let only = match vhost.edge.splice {
+            // What is published here is played from here.
+            _ if ask.shared || self.relays.has(&ask.key) => return Err(ask),
+            When::Never => return Err(ask),
+            When::Auto if self.pulls.lock().contains_key(&ask.key) => return Err(ask),
+            When::Auto => true,
+            When::Always => false,
+        };
+        let Some(entry) = self.legs.enter(&ask.key, only) else { return Err(ask) };
+        let own = Own::new(Arc::clone(self), vhost, &ask, entry);
+        let launch = Launch::new(|shard, player| {
+            shard.clone().spawn(own.run(shard, player));
+        });
+        // If the player is gone, so is its leg.
+        _ = ask.reply.send(Ok(Grant::Own(launch)));
+        Ok(())
+    }
+
+    /// Players with a leg.
+    pub fn legs(&self) -> Vec<LegStatus> {
+        self.legs.status()
+    }
+
     async fn play(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost, shard: &ShardHandle) {
+        let ask = match self.own(ask, vhost) {
+            Ok(()) => return,
+            Err(ask) => ask,
+        };
         let (pull, interest, is_new) = self.pulls.join(&ask, vhost);
         if is_new {
             let (pull, edges) = (Arc::clone(&pull), Arc::clone(self));
@@ -123,7 +161,7 @@ async fn answer(pull: Arc<Pull>, interest: Interest, ask: PlayAsk) {
     };
     // If the player is gone, so is its interest.
     _ = reply.send(match outcome {
-        Ok(Outcome::Playing) => Ok(interest),
+        Ok(Outcome::Playing) => Ok(Grant::Shared(interest)),
         Ok(Outcome::Refused(refusal)) => Err(refusal),
         Ok(Outcome::Open) | Err(_) => {
             Err(Refusal::new("NetStream.Play.Failed", "no origin answers"))

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, When};
 use crate::conn::{Acceptor, Context, Shards, bind};
 use crate::edge::Edges;
 use crate::forward::{Registry, Supervisor};
+use crate::privilege;
+use crate::splice::{Mode, Splice, WhyNot};
 
 /// How often streams whose grace time is over are looked for, and rates are sampled.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -31,16 +33,35 @@ const STOP_SWEEP: Duration = Duration::from_millis(50);
 pub fn run(mut config: Config) -> anyhow::Result<()> {
     let _pid_file = config.pid.as_deref().map(process::PidFile::lock).transpose()?;
     config.max_connections = process::fit_connections(config.max_connections)?;
+    // Capabilities are the threads': given up before the first one is started.
+    let splice = splice(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         // Before anything is served, so that no signal finds its default action.
         let signals = Signals::new().context("signals")?;
-        let server = Server::start(config)?;
+        let server = Server::start(config, splice)?;
         server.serve(signals).await
     });
     // Whoever could not be drained in time is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// Decides how legs are carried, and gives up the capabilities that were for that alone. Root keeps
+/// its own: it was started as root for more than this, such as the pid file it removes at the end.
+fn splice(config: &Config) -> anyhow::Result<Splice> {
+    let edges = config.vhosts.iter().filter(|vhost| vhost.enabled && vhost.edge.enabled);
+    let any = edges.into_iter().any(|vhost| vhost.edge.splice != When::Never);
+    let splice = match config.kernel {
+        _ if !any => Splice::user(WhyNot::Disabled),
+        When::Auto => Splice::start(Mode::Auto),
+        When::Always => Splice::start(Mode::Always),
+        When::Never => Splice::start(Mode::Never),
+    };
+    if !nix::unistd::geteuid().is_root() {
+        privilege::give_up().context("giving up capabilities")?;
+    }
+    Ok(splice)
 }
 
 struct Server {
@@ -53,7 +74,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(config: Config) -> anyhow::Result<Self> {
+    fn start(config: Config, splice: Splice) -> anyhow::Result<Self> {
         let listeners = config
             .listen
             .iter()
@@ -72,11 +93,11 @@ impl Server {
             n => n,
         };
         let drain_timeout = config.drain_timeout;
-        let context = Arc::new(Context::new(config));
+        let context = Arc::new(Context::with_splice(config, splice));
         let shards = Arc::new(Shards::start(&context, threads)?);
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
-        info!(splice = snapshot::SPLICE, threads, "data plane");
+        info!(splice = context.splice.describe(), threads, "data plane");
 
         let registry = Arc::new(Registry::default());
         let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));

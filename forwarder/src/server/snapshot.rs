@@ -12,9 +12,6 @@ use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
 use crate::status::{Snapshot, StreamStatus, Totals};
 
-/// How 1:1 legs are carried.
-pub(super) const SPLICE: &str = "user (no leg uses the kernel yet)";
-
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
@@ -71,7 +68,8 @@ impl Sampler {
             pid: std::process::id(),
             uptime_s: self.context.started.elapsed().as_secs(),
             connections: totals.open.load(Relaxed),
-            splice: SPLICE.into(),
+            splice: self.context.splice.describe(),
+            legs: self.edges.legs(),
             listen: self.listen.clone(),
             pulls: self.edges.status(),
             streams,

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::role::{Change, Relay, Role};
+use super::role::{Asked, Change, Relay, Role};
 use super::{Connection, PLAY_FAILED};
 use crate::config::Vhost;
 use crate::conn::end::End;
-use crate::conn::upstream::{Ask, PlayAsk, PublishAsk};
+use crate::conn::upstream::{Ask, Grant, PlayAsk, PublishAsk};
 use crate::hub::Source;
 use crate::rtmp::session::{ConnectRequest, PlayRequest};
 use crate::rtmp::url::StreamKey;
@@ -28,6 +28,7 @@ impl Connection {
         &mut self,
         request: &PlayRequest,
         (key, param, vhost): (StreamKey, String, Vhost),
+        shared: bool,
         now: Instant,
     ) {
         let path = match self.path() {
@@ -36,9 +37,10 @@ impl Connection {
         };
         let (reply, answer) = oneshot::channel();
         let connect = self.to_show(&vhost);
-        let ask = PlayAsk { key: key.clone(), connect, param, path, reply };
+        let ask = PlayAsk { key: key.clone(), connect, param: param.clone(), path, shared, reply };
         self.shard.context().upstream.ask(Ask::Play(ask));
-        self.role = Role::AskedPlay { request: request.clone(), key, vhost, answer };
+        let asked = Asked { request: request.clone(), key, param, vhost };
+        self.role = Role::AskedPlay { asked, answer };
     }
 
     /// What an origin shall hear of the client.
@@ -57,17 +59,28 @@ impl Connection {
                 let relay = Relay { _guard: relayed.guard, lost: relayed.lost };
                 self.begin_publish(relayed.publisher, &vhost, msid, Some(relay), now);
             }
-            (Role::AskedPlay { request, key, vhost, .. }, Change::Played(Ok(interest))) => {
-                self.begin_play(&request, key, &vhost, Some(interest), now)?;
+            (Role::AskedPlay { asked, .. }, Change::Played(Ok(grant))) => match grant {
+                Grant::Shared(interest) => {
+                    let Asked { request, key, vhost, .. } = asked;
+                    self.begin_play(&request, key, &vhost, Some(interest), now)?;
+                }
+                Grant::Own(launch) => self.begin_leg(asked, launch)?,
+            },
+            (role @ Role::Legged { .. }, Change::Leg(news)) => {
+                self.role = role;
+                self.on_news(news, now)?;
             }
             (Role::AskedPublish { msid, .. }, Change::Published(Err(refusal)))
             | (Role::Publishing { msid, .. }, Change::Lost(refusal)) => {
                 self.refuse(msid, &refusal.code, &refusal.description, now);
             }
-            (Role::AskedPlay { request, .. }, Change::Played(Err(refusal))) => {
-                self.refuse(request.msid, &refusal.code, &refusal.description, now);
+            (Role::AskedPlay { asked, .. }, Change::Played(Err(refusal))) => {
+                self.refuse(asked.request.msid, &refusal.code, &refusal.description, now);
             }
             (role, _) => self.role = role,
+        }
+        if self.role.is_asking() {
+            return Ok(());
         }
         let unread = std::mem::take(&mut self.unread);
         self.take(&unread, now)?;

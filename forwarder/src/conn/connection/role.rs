@@ -3,13 +3,14 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
 use crate::config::Vhost;
 use crate::conn::end::End;
+use crate::conn::legged::{News, Order};
 use crate::conn::play::Playing;
-use crate::conn::upstream::{Interest, Refusal, Relayed};
+use crate::conn::upstream::{Grant, Interest, Refusal, Relayed};
 use crate::hub::Publisher;
 use crate::rtmp::message::MediaMessage;
 use crate::rtmp::session::PlayRequest;
@@ -25,10 +26,16 @@ pub(super) enum Role {
     },
     /// Waits for an origin to play.
     AskedPlay {
-        request: PlayRequest,
-        key: StreamKey,
-        vhost: Vhost,
-        answer: oneshot::Receiver<Result<Interest, Refusal>>,
+        asked: Asked,
+        answer: oneshot::Receiver<Result<Grant, Refusal>>,
+    },
+    /// A leg writes to it.
+    Legged {
+        asked: Asked,
+        orders: mpsc::Sender<Order>,
+        news: mpsc::Receiver<News>,
+        /// The player's words go to an origin. Until then, and while the leg ends, nothing is read.
+        carried: bool,
     },
     Publishing {
         publisher: Publisher,
@@ -46,6 +53,14 @@ pub(super) enum Role {
     },
 }
 
+/// A play at an edge.
+pub(super) struct Asked {
+    pub(super) request: PlayRequest,
+    pub(super) key: StreamKey,
+    pub(super) param: String,
+    pub(super) vhost: Vhost,
+}
+
 /// A publish through an edge. Its fields are dropped after the publisher.
 pub(super) struct Relay {
     pub(super) _guard: DropGuard,
@@ -57,7 +72,9 @@ pub(super) enum Change {
     /// The fan-out has something to tell.
     Fanout,
     Published(Result<Relayed, Refusal>),
-    Played(Result<Interest, Refusal>),
+    Played(Result<Grant, Refusal>),
+    /// Of a leg; `None`: it is gone.
+    Leg(Option<News>),
     /// No origin takes what is published here any more.
     Lost(Refusal),
 }
@@ -84,7 +101,12 @@ impl Silence {
 impl Role {
     /// Nothing is read from a client that waits for an origin's answer.
     pub(super) fn is_asking(&self) -> bool {
-        matches!(self, Self::AskedPublish { .. } | Self::AskedPlay { .. })
+        matches!(
+            self,
+            Self::AskedPublish { .. }
+                | Self::AskedPlay { .. }
+                | Self::Legged { carried: false, .. }
+        )
     }
 
     pub(super) fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> Result<(), End> {
@@ -103,6 +125,7 @@ impl Role {
                 playing.changed().await;
                 Change::Fanout
             }
+            Self::Legged { news, .. } => Change::Leg(news.recv().await),
             Self::AskedPublish { answer, .. } => {
                 Change::Published(answer.await.unwrap_or_else(|_| Err(nobody())))
             }

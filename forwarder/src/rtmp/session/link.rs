@@ -169,6 +169,16 @@ impl Link {
         chunk::encode(&message, self.chunk_size, &mut |piece| self.out.extend_from_slice(piece));
     }
 
+    /// The window acknowledged, bytes; 0: none.
+    pub(super) fn ack_window(&self) -> u32 {
+        self.ack_window
+    }
+
+    /// Takes it that the peer reads with this chunk size.
+    pub(super) fn assume_chunk_size(&mut self, size: u32) {
+        self.chunk_size = size;
+    }
+
     /// Bytes received, handshake included.
     pub(super) fn received(&self) -> u64 {
         self.received

@@ -67,6 +67,8 @@ pub enum ClientEvent<'a> {
     Publishing(u32),
     /// The server said Play.Start (or sent media).
     Playing(u32),
+    /// `play` is all that is left to say on this message stream ([`ClientSession::hold`]).
+    Ready(u32),
     /// Media of the stream we play.
     Media(MediaMessage<'a>),
     /// The stream is over: Play.UnpublishNotify, Play.Stop, Unpublish.Success, StreamEOF.
@@ -109,6 +111,7 @@ impl ClientSession {
                 calls: 0,
                 awaited: 0,
                 finished: false,
+                holds: false,
                 sent_ack_window: 0,
                 now,
             },
@@ -119,6 +122,32 @@ impl ClientSession {
     /// before the first `read`.
     pub fn speak_for(&mut self, client: ConnectRequest) {
         self.core.client = Some(Box::new(client));
+    }
+
+    /// Stops right before `play`, when the server has nothing to say: [`ClientEvent::Ready`] is
+    /// told, and [`Self::play`] goes on. To be called before the first `read`.
+    pub fn hold(&mut self) {
+        self.core.holds = true;
+    }
+
+    /// Queues `play` and SetBufferLength, after [`ClientEvent::Ready`].
+    pub fn play(&mut self) {
+        self.core.ask();
+    }
+
+    /// Whether nothing of a message was received that is not whole.
+    pub fn is_at_border(&self) -> bool {
+        !self.reader.is_mid_message() && self.reader.partial_bytes() == 0
+    }
+
+    /// Chunk size of what is received, bytes.
+    pub fn received_chunk_size(&self) -> u32 {
+        self.reader.chunk_size()
+    }
+
+    /// The window that the server wants acknowledged, bytes; 0 if it named none.
+    pub fn ack_window(&self) -> u32 {
+        self.core.link.ack_window()
     }
 
     /// As [`super::ServerSession::read`]. Refusals are errors.
@@ -259,6 +288,8 @@ struct Core {
     awaited: u32,
     /// `Finished` was told, and no media came since.
     finished: bool,
+    /// To stop before `play`.
+    holds: bool,
     /// The last WindowAckSize sent, bytes.
     sent_ack_window: u32,
     /// The latest time told.

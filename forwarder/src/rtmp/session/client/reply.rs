@@ -153,6 +153,10 @@ impl Core {
                     SessionError::Protocol("createStream gave no message stream id".to_owned())
                 })?;
                 self.phase = Phase::Starting;
+                if self.holds {
+                    self.deadline = None;
+                    return Ok(ClientEvent::Ready(self.msid));
+                }
                 self.ask();
             }
             // some servers answer publish and play with a _result besides the status
@@ -162,7 +166,7 @@ impl Core {
     }
 
     /// Queues `publish` or `play`.
-    fn ask(&mut self) {
+    pub(super) fn ask(&mut self) {
         let name = Value::string(&*self.config.stream);
         match self.config.goal {
             Goal::Publish => {

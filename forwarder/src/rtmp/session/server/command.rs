@@ -22,6 +22,9 @@ impl Core {
         &mut self,
         message: Message<'a>,
     ) -> Result<ServerEvent<'a>, SessionError> {
+        if self.relayed.is_some() {
+            return self.relay(&message);
+        }
         match message.kind {
             kind::SET_CHUNK_SIZE..=kind::SET_PEER_BANDWIDTH => {
                 let control = self.link.receive_control(self.now, &message)?;
@@ -33,9 +36,7 @@ impl Core {
                 })
             }
             kind::COMMAND_AMF0 | kind::COMMAND_AMF3 => {
-                if !self.commands.allow(self.now, MAX_COMMANDS) {
-                    return Err(SessionError::Limit(format!("over {MAX_COMMANDS} commands/s")));
-                }
+                self.count_command()?;
                 match Command::parse(message.kind, message.payload) {
                     Ok(Some(command)) => self.receive_command(message.msid, command),
                     // nothing in it, or values that no command we know has
@@ -51,6 +52,14 @@ impl Core {
             // shared objects, and types nobody has given a meaning, fall through as no media
             _ => self.receive_media(message),
         }
+    }
+
+    /// Errors: too many of them.
+    pub(super) fn count_command(&mut self) -> Result<(), SessionError> {
+        if !self.commands.allow(self.now, MAX_COMMANDS) {
+            return Err(SessionError::Limit(format!("over {MAX_COMMANDS} commands/s")));
+        }
+        Ok(())
     }
 
     /// Passes media on if its stream is being published.

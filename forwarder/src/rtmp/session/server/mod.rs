@@ -2,6 +2,7 @@
 
 mod command;
 mod event;
+mod relayed;
 mod streams;
 
 use std::time::{Duration, Instant};
@@ -75,6 +76,7 @@ impl ServerSession {
                 stray_media: 0,
                 said_fc_publish: false,
                 last_media: None,
+                relayed: None,
                 now,
             },
         }
@@ -153,6 +155,33 @@ impl ServerSession {
         let result = status::connect_result(asked.object_encoding, asked.enhanced);
         core.reply("_result", asked.transaction, result);
         core.watch_idle();
+    }
+
+    /// From now on another server speaks to this player: what the player says is no longer
+    /// answered, but kept for that server ([`Self::take_relayed`]).
+    pub fn begin_relay(&mut self, msid: u32) {
+        if let Some(stream) = self.core.streams.get_mut(msid) {
+            stream.state = State::Playing;
+        }
+        self.core.relayed = Some(Vec::new());
+        self.core.watch_idle();
+    }
+
+    /// What the player said to the other server, in chunks of 128 bytes; empties the buffer.
+    pub fn take_relayed(&mut self) -> Vec<u8> {
+        self.core.relayed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The other server speaks no more, and has left the player reading with this chunk size.
+    pub fn end_relay(&mut self, chunk_size: u32) {
+        self.core.relayed = None;
+        self.core.link.assume_chunk_size(chunk_size);
+        self.core.config.chunk_size = chunk_size;
+    }
+
+    /// Chunk size of what is sent, bytes.
+    pub fn sent_chunk_size(&self) -> u32 {
+        self.core.config.chunk_size
     }
 
     /// Changes what is announced with the answer to `connect`, which must not be given yet.
@@ -309,6 +338,8 @@ struct Core {
     /// FCPublish came: the encoder is of FMLE's kind and may wait for onFCPublish.
     said_fc_publish: bool,
     last_media: Option<Instant>,
+    /// What the peer says to another server, if it is served by that.
+    relayed: Option<Vec<u8>>,
     /// The latest time told.
     now: Instant,
 }

@@ -1,0 +1,364 @@
+//! A player with a connection to an origin of its own.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tracing::{debug, info};
+
+use super::legs::Entry;
+use super::uplink::Uplink;
+use super::{Edges, feed, refusal};
+use crate::config::Vhost;
+use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Totals};
+use crate::forward::Failure;
+use crate::rtmp::message::Control;
+use crate::rtmp::url::StreamKey;
+use crate::splice::{Ended, Leg, LegOptions};
+
+/// How often a leg is looked at: for acknowledgements, figures and silence.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Pause after all origins failed, at most.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// Origins say less than this to a `play`, and more as soon as there is media.
+const ANSWER_TO_PLAY: u64 = 2048;
+
+/// A leg to be.
+pub(super) struct Own {
+    edges: Arc<Edges>,
+    vhost: Vhost,
+    key: StreamKey,
+    param: String,
+    path: Vec<String>,
+    entry: Entry,
+}
+
+/// Why bytes no longer come from an origin.
+enum Stopped {
+    /// It is gone, or silent.
+    Lost(String),
+    /// The player's connection wants the writing back.
+    Asked,
+    /// The process stops.
+    Stopping,
+    /// The player is gone, or is to go.
+    Player(Option<News>),
+}
+
+/// The player's side, and what was moved to it.
+struct Carrier {
+    io: Rc<TcpStream>,
+    write_timeout: Duration,
+    orders: mpsc::Receiver<Order>,
+    /// What the player reads with.
+    chunk_size: u32,
+    /// By the legs before this one: bytes, and returns from the kernel.
+    moved: (u64, u64),
+}
+
+impl Own {
+    pub(super) fn new(edges: Arc<Edges>, vhost: &Vhost, ask: &PlayAsk, entry: Entry) -> Self {
+        Self {
+            edges,
+            vhost: vhost.clone(),
+            key: ask.key.clone(),
+            param: ask.param.clone(),
+            path: ask.path.clone(),
+            entry,
+        }
+    }
+
+    /// Serves `player` to the end.
+    pub(super) async fn run(self, shard: Rc<Shard>, player: LeggedPlayer) {
+        self.entry.serves(player.peer);
+        let news = player.news.clone();
+        if let Some(last) = self.serve(&shard, player).await {
+            // The connection may be gone.
+            _ = news.send(last).await;
+        }
+    }
+
+    async fn serve(&self, shard: &Rc<Shard>, player: LeggedPlayer) -> Option<News> {
+        let LeggedPlayer { io, peer, request, chunk_size, lead, orders, news } = player;
+        let write_timeout = self.vhost.play.write_timeout;
+        let mut carrier = Carrier { io, write_timeout, orders, chunk_size, moved: (0, 0) };
+        let stop = shard.context().stop.clone();
+        let found = tokio::select! {
+            found = self.search(shard) => found,
+            () = stop.cancelled() => return None,
+            () = news.closed() => return None,
+        };
+        let mut uplink = match found {
+            Ok(uplink) if uplink.msid == request.msid => uplink,
+            Ok(_) => return Some(News::Unfit(lead)),
+            Err(refusal) => return Some(News::Refused(lead, refusal)),
+        };
+        if let Err(last) = carrier.write(lead).await {
+            return Some(last);
+        }
+        // It must know before the player hears anything.
+        news.send(News::Carried).await.ok()?;
+        info!(%peer, stream = %self.key, origin = %uplink.origin, "leg connected");
+        let mut on_trial = None;
+        loop {
+            match self.carry(shard, &mut carrier, &mut uplink, &mut on_trial).await {
+                Stopped::Lost(why) => debug!(%peer, origin = %uplink.origin, why, "leg lost"),
+                Stopped::Asked => return Some(carrier.end(false)),
+                Stopped::Stopping => return Some(carrier.end(true)),
+                Stopped::Player(last) => return last,
+            }
+            self.entry.moves_to(None);
+            let until = *on_trial.get_or_insert(Instant::now() + self.vhost.edge.failover_timeout);
+            drop(uplink);
+            let found = tokio::select! {
+                found = self.search_until(shard, until) => found.ok(),
+                ordered = carrier.interrupted() => return ordered,
+                () = stop.cancelled() => None,
+            };
+            let Some(next) = found.filter(|next| next.msid == request.msid) else {
+                return Some(carrier.end(true));
+            };
+            info!(%peer, stream = %self.key, origin = %next.origin, "leg connected again");
+            uplink = next;
+        }
+    }
+
+    /// Moves bytes from `uplink` to the player until that is over, and leaves the player at a
+    /// message border. `on_trial`: by then there must be media.
+    async fn carry(
+        &self,
+        shard: &Shard,
+        carrier: &mut Carrier,
+        uplink: &mut Uplink,
+        on_trial: &mut Option<Instant>,
+    ) -> Stopped {
+        if let Err(last) = carrier.tell_chunk_size(uplink.chunk_size()).await {
+            return Stopped::Player(Some(last));
+        }
+        let options = LegOptions {
+            chunk_size: uplink.chunk_size(),
+            walk: true,
+            soft_limit: self.vhost.edge.leg_soft_limit,
+            hard_limit: self.vhost.edge.leg_hard_limit,
+            write_timeout: carrier.write_timeout,
+        };
+        let splice = &shard.context().splice;
+        let mut leg = Leg::new(splice, Rc::clone(&uplink.io), Rc::clone(&carrier.io), options);
+        leg.arm();
+        self.entry.moves_to(Some(&uplink.origin));
+        let stopped = self.drive(shard, carrier, uplink, &mut leg, on_trial).await;
+        let stopped = match stopped {
+            Stopped::Player(_) => stopped,
+            stopped => match leg.stop().await {
+                Ok(()) | Err(Ended::Source(_)) => stopped,
+                Err(ended) => Stopped::Player(Some(told(ended))),
+            },
+        };
+        self.account(shard, carrier, &leg);
+        let figures = leg.status();
+        carrier.moved.0 += figures.bytes;
+        carrier.moved.1 += figures.unsplices;
+        if matches!(stopped, Stopped::Lost(_)) {
+            self.edges.origins.failed(&uplink.origin, Instant::now());
+        }
+        if matches!(stopped, Stopped::Player(_)) {
+            return stopped;
+        }
+        match carrier.mend(&leg).await {
+            Ok(()) => stopped,
+            Err(last) => Stopped::Player(Some(last)),
+        }
+    }
+
+    async fn drive(
+        &self,
+        shard: &Shard,
+        carrier: &mut Carrier,
+        uplink: &mut Uplink,
+        leg: &mut Leg,
+        on_trial: &mut Option<Instant>,
+    ) -> Stopped {
+        if let Err(failure) = uplink.play() {
+            return Stopped::Lost(failure.why);
+        }
+        let stop = shard.context().stop.clone();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut heard, mut moved) = (Instant::now(), 0);
+        loop {
+            let io = Rc::clone(&uplink.io);
+            let done = tokio::select! {
+                ended = leg.run() => return match ended {
+                    Ended::Source(error) => Stopped::Lost(
+                        error.map_or("closed by the origin".into(), |error| error.to_string()),
+                    ),
+                    ended => Stopped::Player(Some(told(ended))),
+                },
+                order = carrier.orders.recv() => match order {
+                    Some(Order::Say(messages)) => uplink.say(&messages),
+                    Some(Order::Stop) => return Stopped::Asked,
+                    None => return Stopped::Player(None),
+                },
+                ready = io.writable(), if uplink.is_blocked() => {
+                    ready.map_err(Failure::from).and_then(|()| uplink.flush())
+                }
+                _ = look.tick() => {
+                    self.account(shard, carrier, leg);
+                    let figures = leg.status();
+                    if figures.bytes != moved || figures.backlog > 0 {
+                        (heard, moved) = (Instant::now(), figures.bytes);
+                    }
+                    uplink.acknowledge(moved).and_then(|()| self.judge(moved, heard, on_trial))
+                }
+                () = stop.cancelled() => return Stopped::Stopping,
+            };
+            if let Err(failure) = done {
+                return Stopped::Lost(failure.why);
+            }
+        }
+    }
+
+    /// Whether an origin that has said so much, and nothing since `heard`, is to be kept.
+    fn judge(
+        &self,
+        moved: u64,
+        heard: Instant,
+        on_trial: &mut Option<Instant>,
+    ) -> Result<(), Failure> {
+        let edge = &self.vhost.edge;
+        if moved < ANSWER_TO_PLAY {
+            return match *on_trial {
+                Some(until) if Instant::now() >= until => Err(Failure::new("no media in time")),
+                _ => Ok(()),
+            };
+        }
+        *on_trial = None;
+        // With nobody else to ask, the stream may as well come back here.
+        if edge.origin.len() > 1 && heard.elapsed() >= edge.idle_timeout {
+            return Err(Failure::new("nothing came for too long"));
+        }
+        Ok(())
+    }
+
+    fn account(&self, shard: &Shard, carrier: &Carrier, leg: &Leg) {
+        let new = self.entry.account(carrier.moved, &leg.status());
+        let totals = &shard.context().totals;
+        Totals::add(&totals.received_bytes, new);
+        Totals::add(&totals.sent_bytes, new);
+    }
+
+    async fn search(&self, shard: &Rc<Shard>) -> Result<Uplink, Refusal> {
+        self.search_until(shard, Instant::now() + self.vhost.edge.failover_timeout).await
+    }
+
+    /// An origin that would play.
+    async fn search_until(&self, shard: &Rc<Shard>, until: Instant) -> Result<Uplink, Refusal> {
+        let origins = &self.edges.origins;
+        let rounds = async {
+            loop {
+                let mut order = origins.order(&self.vhost.edge, &self.key, Instant::now());
+                let now = Instant::now();
+                order.sort_by_key(|o| (origins.rests(o, now), self.edges.legs.load(o)));
+                let mut refused = None;
+                for origin in order {
+                    let (edge, chunk) = (&self.vhost.edge, self.vhost.chunk_size);
+                    let ask = (&self.key, &*self.param, &*self.path);
+                    let config = feed::client_config(edge, chunk, ask, shard, &origin);
+                    match Uplink::open(&origin, config, shard).await {
+                        Ok(uplink) => {
+                            origins.works(&self.vhost.name, &origin);
+                            return Ok(uplink);
+                        }
+                        Err(failure) => {
+                            debug!(%origin, why = failure.why, "no leg");
+                            match &failure.refusal {
+                                Some(said) => refused = Some(refusal::of_play(said)),
+                                None => origins.failed(&origin, Instant::now()),
+                            }
+                        }
+                    }
+                }
+                if let Some(refusal) = refused {
+                    return Err(refusal);
+                }
+                sleep(PAUSE.mul_f64(rand::rng().random_range(0.25..1.0))).await;
+            }
+        };
+        tokio::select! {
+            found = rounds => found,
+            () = sleep_until(until.into()) => {
+                Err(Refusal::new("NetStream.Play.Failed", "no origin answers"))
+            }
+        }
+    }
+}
+
+impl Carrier {
+    /// Writes all of `bytes`. Errors: what to tell the connection.
+    async fn write(&self, bytes: Vec<u8>) -> Result<(), News> {
+        let mut rest = &*bytes;
+        while !rest.is_empty() {
+            match self.io.try_write(rest) {
+                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let ready = timeout(self.write_timeout, self.io.writable()).await;
+                    ready.map_err(|_| News::Stuck)?.map_err(|error| News::Gone(Some(error)))?;
+                }
+                Err(error) => return Err(News::Gone(Some(error))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_chunk_size(&mut self, size: u32) -> Result<(), News> {
+        if self.chunk_size == size {
+            return Ok(());
+        }
+        let mut message = Vec::new();
+        Control::SetChunkSize(size).encode(&mut message);
+        self.chunk_size = size;
+        self.write(message).await
+    }
+
+    /// Makes whole what `leg` left open.
+    async fn mend(&mut self, leg: &Leg) -> Result<(), News> {
+        let walk = leg.open();
+        if walk.is_lost() {
+            return Err(News::Gone(Some(io::Error::other("the origin's chunks made no sense"))));
+        }
+        let mut rest = Vec::new();
+        self.chunk_size = walk.pad(&mut rest);
+        self.write(rest).await
+    }
+
+    /// Waits, with no origin, for the player to go or to be taken back.
+    async fn interrupted(&mut self) -> Option<News> {
+        loop {
+            match self.orders.recv().await {
+                // There is nobody to tell.
+                Some(Order::Say(_)) => {}
+                Some(Order::Stop) => return Some(self.end(false)),
+                None => return None,
+            }
+        }
+    }
+
+    fn end(&self, finished: bool) -> News {
+        News::Ended { chunk_size: self.chunk_size, sent: self.moved.0, finished }
+    }
+}
+
+/// How a leg's end at the player's side is told.
+fn told(ended: Ended) -> News {
+    match ended {
+        Ended::Source(error) | Ended::Target(error) => News::Gone(error),
+        Ended::Stuck | Ended::OverLimit => News::Stuck,
+    }
+}
