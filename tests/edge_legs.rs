@@ -12,13 +12,16 @@ use common::flv::Tag;
 use common::media::{Clip, Synthetic};
 use common::nginx::Nginx;
 use common::peer::{End, Live, Peer, Recorder};
+use common::raw::Raw;
 use common::server::{Cluster, Server, Setup};
 use common::{free_address, seconds, wait_until};
+use forwarder::rtmp::amf0::Value;
 use nix::sys::signal::Signal;
 
 /// Where legs can be carried here: the top-level `kernel` that asks for it, and what `status` says.
 fn paths() -> Vec<(&'static str, &'static str)> {
-    let doctor = Command::new(env!("CARGO_BIN_EXE_forwarder")).arg("doctor").output().unwrap();
+    let doctor = Command::new(env!("CARGO_BIN_EXE_forwarder")).arg("doctor").output();
+    let doctor = doctor.expect("forwarder doctor");
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     let kernel = said.lines().any(|line| line == "splice: kernel");
     let all = [("never", "user"), ("always", "kernel")];
@@ -220,5 +223,40 @@ fn players_are_told_when_there_is_no_origin_and_when_the_edge_stops() {
         assert_eq!(edge.terminate(), Some(0));
         wait_until("the end", seconds(5), || player.ended());
         assert!(player.finished(), "told before it was closed");
+    }
+}
+
+#[test]
+fn what_a_player_says_is_answered_by_its_origin() {
+    for (kernel, _) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+        live.wait_more(10);
+        let mut player = Raw::connect(edge.rtmp);
+        player.ready();
+        player.play("a");
+        player.expect("NetStream.Play.Start");
+        player.command(1, "pause", 5.0, vec![Value::Null, Value::Boolean(true)]);
+        player.expect("NetStream.Pause.Notify");
+        player.command(1, "pause", 6.0, vec![Value::Null, Value::Boolean(false)]);
+        player.expect("NetStream.Unpause.Notify");
+        player.command(1, "seek", 7.0, vec![Value::Null, Value::Number(0.0)]);
+        player.expect("NetStream.Seek.Failed");
+        player.command(0, "anything", 8.0, vec![Value::Null]);
+        player.expect("_result");
+        // It closes its stream, and plays again on the same connection.
+        for _ in 0..2 {
+            player.command(1, "closeStream", 0.0, vec![Value::Null]);
+            wait_legs(&edge, 0);
+            origin.wait_players("live/a", 0);
+            player.play("a");
+            player.expect("NetStream.Play.Start");
+            wait_legs(&edge, 1);
+        }
+        player.command(1, "publish", 9.0, vec![Value::Null, Value::string("b")]);
+        assert!(player.is_closed_within(seconds(5)), "a player that publishes");
+        wait_legs(&edge, 0);
+        live.stop(End::Polite);
     }
 }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::Config;
-use crate::status::{ForwardStatus, PullStatus, Snapshot, StreamStatus, Totals};
+use crate::status::{ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus, Totals};
 
 #[test]
 fn clap_finds_no_fault() {
@@ -91,6 +91,9 @@ live/livestream  127.0.0.1:19352  waiting 350 ms  0 ms   4         0 B      1   
 
 PULL    ORIGIN         STATE    PLAYERS  ATTEMPTS  RECEIVED  LAST ERROR
 live/b  10.0.0.7:1935  pulling  3        0         5.0 MiB   closed by the origin
+
+LEG TO          STREAM  ORIGIN         PATH    MOVED    BACKLOG  UNSPLICES
+10.0.0.9:40000  live/c  10.0.0.7:1935  kernel  3.0 MiB  0 B      1
 "
     );
     let idle = status::table(&Snapshot::default());
@@ -145,6 +148,17 @@ fn snapshot() -> Snapshot {
         last_error: "closed by the origin".into(),
         ..PullStatus::default()
     };
+    let leg = LegStatus {
+        player: "10.0.0.9:40000".into(),
+        vhost: "__defaultVhost__".into(),
+        app: "live".into(),
+        stream: "c".into(),
+        origin: "10.0.0.7:1935".into(),
+        path: "kernel".into(),
+        bytes: 3 << 20,
+        unsplices: 1,
+        ..LegStatus::default()
+    };
     Snapshot {
         version: "0.1.0".into(),
         pid: 4711,
@@ -153,6 +167,7 @@ fn snapshot() -> Snapshot {
         splice: "user (not built)".into(),
         listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
         pulls: vec![pull],
+        legs: vec![leg],
         streams: vec![live, odd],
         totals: Totals {
             connections: 20,

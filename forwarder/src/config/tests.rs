@@ -228,6 +228,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             threads: 3,
             pid,
             drain_timeout,
+            kernel: if json { When::Always } else { When::Never },
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi { enabled: json, listen: "[::1]:0".parse().unwrap() },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
@@ -279,6 +280,9 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 retry_max: b,
                 idle_timeout: c,
                 failover_timeout: d,
+                splice: if on { When::Never } else { When::Auto },
+                leg_soft_limit: bytes,
+                leg_hard_limit: more,
             },
         },
     )

@@ -3,6 +3,7 @@
 mod asking;
 mod legged;
 mod role;
+mod vhost;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use role::{Relay, Role, Silence};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
+use vhost::{announced, names_vhost};
 
 use super::end::End;
 use super::play::{self, Playing};
@@ -23,8 +25,7 @@ use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
 use crate::hub::{Publisher, Source};
 use crate::rtmp::session::{
-    ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
-    SessionError,
+    ConnectRequest, PlayRequest, PublishRequest, ServerEvent, ServerSession, SessionError,
 };
 use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
 
@@ -555,24 +556,6 @@ impl Connection {
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 const PLAY_FAILED: &str = "NetStream.Play.Failed";
-
-/// What is told to a client of `vhost` with the answer to its `connect`.
-fn announced(vhost: Option<&Vhost>) -> ServerConfig {
-    ServerConfig {
-        chunk_size: vhost.map_or(DEFAULT_CHUNK_SIZE, |vhost| vhost.chunk_size),
-        out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
-        in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
-    }
-}
-
-/// Whether a tcUrl or an app says which vhost it means, beside its host.
-fn names_vhost(part: &str) -> bool {
-    part.contains("vhost=") || part.contains("domain=") || part.contains("...vhost...")
-}
-
-/// Chunk size and window where no vhost says otherwise.
-const DEFAULT_CHUNK_SIZE: u32 = 16384;
-const DEFAULT_ACK_SIZE: u32 = 2_500_000;
 
 /// Random bytes a handshake wants.
 const HANDSHAKE_RANDOM: usize = 1536;

@@ -107,24 +107,24 @@ impl Edges {
         self.context.config.vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
     }
 
-    /// Gives the player a leg if it is to have one.
-    fn own(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost) -> Result<(), PlayAsk> {
+    /// Gives the player a leg; the ask comes back if it is to have none.
+    fn own(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost) -> Option<PlayAsk> {
         let only = match vhost.edge.splice {
             // What is published here is played from here.
-            _ if ask.shared || self.relays.has(&ask.key) => return Err(ask),
-            When::Never => return Err(ask),
-            When::Auto if self.pulls.lock().contains_key(&ask.key) => return Err(ask),
+            _ if ask.shared || self.relays.has(&ask.key) => return Some(ask),
+            When::Never => return Some(ask),
+            When::Auto if self.pulls.lock().contains_key(&ask.key) => return Some(ask),
             When::Auto => true,
             When::Always => false,
         };
-        let Some(entry) = self.legs.enter(&ask.key, only) else { return Err(ask) };
+        let Some(entry) = self.legs.enter(&ask.key, only) else { return Some(ask) };
         let own = Own::new(Arc::clone(self), vhost, &ask, entry);
         let launch = Launch::new(|shard, player| {
             shard.clone().spawn(own.run(shard, player));
         });
         // If the player is gone, so is its leg.
         _ = ask.reply.send(Ok(Grant::Own(launch)));
-        Ok(())
+        None
     }
 
     /// Players with a leg.
@@ -133,10 +133,7 @@ impl Edges {
     }
 
     async fn play(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost, shard: &ShardHandle) {
-        let ask = match self.own(ask, vhost) {
-            Ok(()) => return,
-            Err(ask) => ask,
-        };
+        let Some(ask) = self.own(ask, vhost) else { return };
         let (pull, interest, is_new) = self.pulls.join(&ask, vhost);
         if is_new {
             let (pull, edges) = (Arc::clone(&pull), Arc::clone(self));

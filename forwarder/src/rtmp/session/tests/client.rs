@@ -49,6 +49,28 @@ fn playing() -> Script {
 }
 
 #[test]
+fn one_that_holds_says_play_when_it_is_told_to() {
+    let now = Instant::now();
+    let mut session = client(Goal::Play, now);
+    session.hold();
+    let mut lines = Vec::new();
+    let server = created().control(&Control::SetChunkSize(777));
+    read_client(&mut session, now, &server.0, &mut lines).expect("no error");
+    assert_eq!(lines, ["Ready(1)"]);
+    assert_eq!((session.is_at_border(), session.received_chunk_size()), (true, 777));
+    assert_eq!(session.poll_timeout(), None);
+    let before = session.take_output().len();
+    session.play();
+    let mut play = vec![0; HANDSHAKE_LEN];
+    play.append(&mut session.take_output());
+    assert!(before > HANDSHAKE_LEN);
+    let said = decode(&play);
+    assert!(said[0].starts_with("5/1 20 \"play\", 3, null") && said.len() == 2, "{said:?}");
+    read_client(&mut session, now, b"\x04\0", &mut lines).expect("no error");
+    assert!(!session.is_at_border());
+}
+
+#[test]
 fn strange_answers_to_calls() {
     let number = Value::Number;
     let no_id = || Err("protocol: createStream gave no message stream id");

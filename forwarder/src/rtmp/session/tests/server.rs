@@ -207,6 +207,42 @@ fn pause_seek_and_receive_flags_of_a_player() {
 }
 
 #[test]
+fn what_is_said_to_another_server_is_kept_for_it_and_not_answered() {
+    let Outcome { mut session, now, .. } = Script::created().run();
+    session.begin_relay(1);
+    let said = Script::default()
+        .control(&Control::Acknowledgement(7))
+        .control(&Control::SetChunkSize(4096))
+        .control(&Control::SetChunkSize(128))
+        .control(&Control::WindowAckSize(5000))
+        .control(&Control::User(UserControl::PingRequest(1)))
+        .control(&Control::User(UserControl::PingResponse(2)))
+        .control(&Control::User(UserControl::SetBufferLength { msid: 1, ms: 3000 }))
+        .command(1, "pause", 5.0, vec![Value::Null, Value::Boolean(true)])
+        .call(0, "anything", &[&"x".repeat(300)])
+        .call(1, "play", &["b"])
+        .command(0, "deleteStream", 0.0, vec![Value::Null, Value::Number(1.0)]);
+    let mut events = Vec::new();
+    read_server(&mut session, now, &said.0, &mut events).expect("no error");
+    assert_eq!(events, ["StopPlay(1)"]);
+    assert!(!session.has_output(), "an answer");
+    let mut relayed = vec![0; HANDSHAKE_LEN];
+    relayed.append(&mut session.take_relayed());
+    assert_eq!(
+        decode(&relayed),
+        [
+            "2/0 User(PingResponse(2))".to_owned(),
+            "2/0 User(SetBufferLength { msid: 1, ms: 3000 })".to_owned(),
+            "5/1 20 \"pause\", 5, null, true".to_owned(),
+            format!("3/0 20 \"anything\", 9, null, \"{}\"", "x".repeat(300)),
+            "3/0 20 \"deleteStream\", 0, null, 1".to_owned(),
+        ]
+    );
+    let publish = Script::default().call(1, "publish", &["b", "live"]);
+    assert!(read_server(&mut session, now, &publish.0, &mut events).is_err());
+}
+
+#[test]
 fn commands_without_transaction_get_no_reply() {
     let names = ["releaseStream", "FCPublish", "FCUnsubscribe", "_checkbw", "play2", "foo"];
     let script = names.iter().fold(Script::connected(), |script, name| {
