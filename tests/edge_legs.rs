@@ -135,7 +135,10 @@ fn twenty_players_survive_the_death_of_their_origin() {
         cluster.slaves[0].kill();
         cluster.slaves[1].wait_players("live/a", 20);
         live.wait_more(60);
-        assert!(edge.status().legs.iter().all(|leg| leg.path == path));
+        let legs = edge.status().legs;
+        assert!(legs.iter().all(|leg| leg.path == path));
+        let moved = legs.iter().filter(|leg| leg.connects == 2).count();
+        assert_eq!((legs.len(), moved), (20, 10));
         let sent = live.stop(End::Polite);
         let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
         for (n, player) in all.iter().enumerate() {
@@ -258,5 +261,40 @@ fn what_a_player_says_is_answered_by_its_origin() {
         assert!(player.is_closed_within(seconds(5)), "a player that publishes");
         wait_legs(&edge, 0);
         live.stop(End::Polite);
+    }
+}
+
+#[test]
+fn an_origin_that_hangs_is_left_but_not_while_the_player_has_paused() {
+    for (kernel, _) in paths() {
+        let cluster = Cluster::start(2);
+        let origins: Vec<SocketAddr> = cluster.slaves.iter().map(|slave| slave.rtmp).collect();
+        let edge = edge_of(&origins, kernel).edge("idle_timeout = \"400ms\"").start();
+        let live = Live::start(cluster.master.rtmp, "live/a", Synthetic::default());
+        cluster.slaves.iter().for_each(|slave| slave.wait_live("live/a"));
+        let mut player = Raw::connect(edge.rtmp);
+        player.ready();
+        player.play("a");
+        player.expect("NetStream.Play.Start");
+        let connects = || edge.status().legs[0].connects;
+        let used = || {
+            cluster
+                .slaves
+                .iter()
+                .find(|slave| slave.rtmp.to_string() == edge.status().legs[0].origin)
+        };
+        let pause = |on| vec![Value::Null, Value::Boolean(on)];
+        player.command(1, "pause", 0.0, pause(true));
+        player.expect("NetStream.Pause.Notify");
+        live.wait_more(100);
+        assert_eq!(connects(), 1, "a player that has paused is left alone");
+        player.command(1, "pause", 0.0, pause(false));
+        player.expect("NetStream.Unpause.Notify");
+        wait_until("media", seconds(5), || edge.status().legs[0].bytes > 20_000);
+        let hung = used().expect("an origin");
+        hung.signal(Signal::SIGSTOP);
+        wait_until("another origin", seconds(5), || connects() == 2);
+        player.expect("NetStream.Play.Start");
+        hung.signal(Signal::SIGCONT);
     }
 }

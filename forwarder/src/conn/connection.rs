@@ -165,7 +165,7 @@ impl Connection {
                 ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
                     self.on_stop_role(msid)?;
                 }
-                ServerEvent::Pause(_, paused) => self.with_playing(|playing| playing.pause(paused)),
+                ServerEvent::Pause(_, paused) => self.pause(paused)?,
                 ServerEvent::ReceiveAudio(_, wanted) => {
                     self.with_playing(|playing| playing.select(Some(wanted), None));
                 }

@@ -58,6 +58,8 @@ pub struct LeggedPlayer {
 pub enum Order {
     /// Whole messages for the origin, in chunks of 128 bytes.
     Say(Vec<u8>),
+    /// The player has paused, so that silence is no fault of the origin's; or goes on.
+    Pause(bool),
     /// End, and give the writing back: [`News::Ended`].
     Stop,
 }

@@ -59,6 +59,7 @@ struct Carrier {
     orders: mpsc::Receiver<Order>,
     /// What the player reads with.
     chunk_size: u32,
+    paused: bool,
     /// By the legs before this one: bytes, and returns from the kernel.
     moved: (u64, u64),
 }
@@ -88,7 +89,8 @@ impl Own {
     async fn serve(&self, shard: &Rc<Shard>, player: LeggedPlayer) -> Option<News> {
         let LeggedPlayer { io, peer, request, chunk_size, lead, orders, news } = player;
         let write_timeout = self.vhost.play.write_timeout;
-        let mut carrier = Carrier { io, write_timeout, orders, chunk_size, moved: (0, 0) };
+        let mut carrier =
+            Carrier { io, write_timeout, orders, chunk_size, paused: false, moved: (0, 0) };
         let stop = shard.context().stop.clone();
         let found = tokio::select! {
             found = self.search(shard) => found,
@@ -185,6 +187,7 @@ impl Own {
         leg: &mut Leg,
         on_trial: &mut Option<Instant>,
     ) -> Stopped {
+        carrier.paused = false;
         if let Err(failure) = uplink.play() {
             return Stopped::Lost(failure.why);
         }
@@ -203,6 +206,10 @@ impl Own {
                 },
                 order = carrier.orders.recv() => match order {
                     Some(Order::Say(messages)) => uplink.say(&messages),
+                    Some(Order::Pause(paused)) => {
+                        carrier.paused = paused;
+                        Ok(())
+                    }
                     Some(Order::Stop) => return Stopped::Asked,
                     None => return Stopped::Player(None),
                 },
@@ -212,7 +219,7 @@ impl Own {
                 _ = look.tick() => {
                     self.account(shard, carrier, leg);
                     let figures = leg.status();
-                    if figures.bytes != moved || figures.backlog > 0 {
+                    if figures.bytes != moved || figures.backlog > 0 || carrier.paused {
                         (heard, moved) = (Instant::now(), figures.bytes);
                     }
                     uplink.acknowledge(moved).and_then(|()| self.judge(moved, heard, on_trial))
@@ -343,7 +350,7 @@ impl Carrier {
         loop {
             match self.orders.recv().await {
                 // There is nobody to tell.
-                Some(Order::Say(_)) => {}
+                Some(Order::Say(_) | Order::Pause(_)) => {}
                 Some(Order::Stop) => return Some(self.end(false)),
                 None => return None,
             }

@@ -21,6 +21,9 @@ impl Connection {
         self.out_blocked_since = None;
         let timeout = asked.vhost.play.write_timeout.max(WRITE_TIMEOUT);
         give_up_after(&self.io, timeout).map_err(End::Io)?;
+        if !asked.vhost.tcp_nodelay {
+            self.io.set_nodelay(false).map_err(End::Io)?;
+        }
         let (order, orders) = mpsc::channel(ORDERS);
         let (news, told) = mpsc::channel(NEWS);
         let player = LeggedPlayer {
@@ -94,13 +97,29 @@ impl Connection {
         Err(End::Stuck)
     }
 
+    pub(super) fn pause(&mut self, paused: bool) -> Result<(), End> {
+        self.with_playing(|playing| playing.pause(paused));
+        self.pass_on_then(Order::Pause(paused))
+    }
+
     /// The player has closed its stream: the leg is to end.
     pub(super) fn leave_leg(&mut self) -> Result<(), End> {
+        self.pass_on_then(Order::Stop)?;
+        if let Role::Legged { carried, .. } = &mut self.role {
+            // Nothing more is read until it has ended.
+            *carried = false;
+        }
+        Ok(())
+    }
+
+    /// Gives an order to the leg, if there is one, behind what the player said.
+    fn pass_on_then(&mut self, order: Order) -> Result<(), End> {
+        if !matches!(self.role, Role::Legged { .. }) {
+            return Ok(());
+        }
         self.pass_on()?;
-        let Role::Legged { orders, carried, .. } = &mut self.role else { return Ok(()) };
-        // Nothing more is read until it has ended.
-        *carried = false;
-        if orders.try_send(Order::Stop).is_err() && !orders.is_closed() {
+        let Role::Legged { orders, .. } = &self.role else { return Ok(()) };
+        if orders.try_send(order).is_err() && !orders.is_closed() {
             return Err(End::Stuck);
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::streams::State;
 use super::{Core, ServerEvent};
 use crate::rtmp::Timestamp;
+use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::{self, DEFAULT_CHUNK_SIZE, Message};
 use crate::rtmp::message::{Command, Control, UserControl, csid, kind};
 use crate::rtmp::session::{SessionError, whole};
@@ -57,6 +58,10 @@ impl Core {
             _ => None,
         };
         self.keep(if message.msid == 0 { csid::COMMAND } else { csid::STREAM }, message);
+        if let Some(command) = command.filter(|command| command.name.starts_with("pause")) {
+            let paused = command.args.get(1).and_then(Value::as_bool).unwrap_or(true);
+            return Ok(ServerEvent::Pause(message.msid, paused));
+        }
         let Some(stream) = ended.and_then(|msid| self.streams.get_mut(msid)) else {
             return Ok(ServerEvent::Progress);
         };

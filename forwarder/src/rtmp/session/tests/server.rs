@@ -224,7 +224,7 @@ fn what_is_said_to_another_server_is_kept_for_it_and_not_answered() {
         .command(0, "deleteStream", 0.0, vec![Value::Null, Value::Number(1.0)]);
     let mut events = Vec::new();
     read_server(&mut session, now, &said.0, &mut events).expect("no error");
-    assert_eq!(events, ["StopPlay(1)"]);
+    assert_eq!(events, ["Pause(1, true)", "StopPlay(1)"]);
     assert!(!session.has_output(), "an answer");
     let mut relayed = vec![0; HANDSHAKE_LEN];
     relayed.append(&mut session.take_relayed());
