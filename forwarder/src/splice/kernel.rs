@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::program::{Events, Pair, PairLimits, SpliceProgram};
 use super::socket::{self, TcpCounters};
 use super::{WhyNot, selftest};
+use crate::privilege;
 
 /// The program, tested, and the thread that hands out its reports.
 pub(super) struct KernelSplice {
@@ -77,7 +78,12 @@ impl KernelSplice {
         let of_thread = Arc::clone(&waiting);
         thread::Builder::new()
             .name("splice-events".to_owned())
-            .spawn(move || of_thread.hand_out(events, &ended))
+            .spawn(move || {
+                // It has its own capabilities and needs none. A kernel that refuses this leaves
+                // them to a thread that only reads.
+                _ = privilege::give_up();
+                of_thread.hand_out(events, &ended);
+            })
             .map_err(failed)?;
         Ok(Self { program, waiting, _stop: stop })
     }
