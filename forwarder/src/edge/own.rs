@@ -154,6 +154,8 @@ impl Own {
         let splice = &shard.context().splice;
         let mut leg = Leg::new(splice, Rc::clone(&uplink.io), Rc::clone(&carrier.io), options);
         leg.arm();
+        // Where it is carried is to be known as soon as its origin is.
+        self.account(shard, carrier, &leg);
         self.entry.moves_to(Some(&uplink.origin));
         let stopped = self.drive(shard, carrier, uplink, &mut leg, on_trial).await;
         let stopped = match stopped {
