@@ -14,7 +14,7 @@ pub mod splice;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 
 use crate::{cluster, process};
@@ -81,6 +81,9 @@ enum Peer {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     if let Bench::Splice(options) = &args.bench {
+        if args.peer.is_some() {
+            bail!("`bench splice` has HAProxy beside it without being asked");
+        }
         return splice::run(options, args.rounds, args.json.as_deref());
     }
     if !args.peer_only {

@@ -292,7 +292,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// From the first message to the window: legs find their path in it.
-const WARM_UP: Duration = Duration::from_millis(1500);
+const WARM_UP: Duration = Duration::from_millis(1000);
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_millis(1);
 /// From the end of the window to the last look at what has come.

@@ -21,6 +21,8 @@ pub struct Host {
     haproxy: String,
     /// Load average of the last minute before we began.
     load_average: String,
+    /// Of the load and the relay; the kernel's workers have 0, which holds them up if this is less.
+    nice: i32,
     seconds: u64,
     rounds: u32,
 }
@@ -38,10 +40,16 @@ impl Host {
             commit: said(Command::new("git").args(["describe", "--always", "--dirty"])),
             haproxy: said(Command::new("/usr/sbin/haproxy").arg("-v")),
             load_average: average.split(' ').next().unwrap_or_default().to_owned(),
+            nice: nice(&fs::read_to_string("/proc/self/stat")?).unwrap_or_default(),
             seconds,
             rounds,
         })
     }
+}
+
+/// Field 19; the name, field 2, is in parentheses and may hold spaces.
+fn nice(stat: &str) -> Option<i32> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 
 /// The first line that a command prints.
@@ -160,7 +168,9 @@ pub fn write(path: &Path, host: &Host, rows: &[Row]) -> Result<()> {
     });
     let plot = svg::plot(TITLE, &groups.collect::<Vec<_>>());
     let machine = format!(
-        "{}, {} cores, kernel {}, loopback; commit {}; {}; {} rounds of {} s; load average before: {}",
+        "{}, {} cores, kernel {}, loopback; commit {}; {}; {} rounds of {} s; load average before: \
+         {} (other work was on the machine if that is not near 0); load and relay at nice {}, the \
+         kernel's workers at 0",
         host.cpu,
         host.cores,
         host.kernel,
@@ -169,6 +179,7 @@ pub fn write(path: &Path, host: &Host, rows: &[Row]) -> Result<()> {
         host.rounds,
         host.seconds,
         host.load_average,
+        host.nice,
     );
     let page = format!(
         "# What a 1:1 hop costs\n\n{INTRO}\n\n{machine}.\n\n![{TITLE}]({plot_name})\n\n{}\n{NOTES}\n",

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
 /// Counters at one moment.
@@ -44,9 +46,9 @@ impl Spent {
 impl Usage {
     /// Now; of this process, and of `relay` if there is one.
     pub fn now(relay: Option<u32>) -> Result<Self> {
-        let relay_ns = relay.map(|pid| process_ns(&pid.to_string())).transpose()?;
+        let relay_ns = relay.map(process_ns).transpose()?;
         Ok(Self {
-            load_ns: process_ns("self")?,
+            load_ns: own_ns()?,
             relay_ns: relay_ns.unwrap_or_default(),
             kernel_ns: kernel_threads()?,
             idle: idle(&fs::read_to_string("/proc/stat")?)?,
@@ -70,8 +72,15 @@ impl Usage {
     }
 }
 
-/// Of all threads of a process.
-fn process_ns(pid: &str) -> Result<u64> {
+/// Of this process, threads that have ended included.
+fn own_ns() -> Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let spent = [usage.user_time(), usage.system_time()];
+    Ok(spent.iter().map(|time| u64::try_from(time.num_microseconds()).unwrap_or(0) * 1000).sum())
+}
+
+/// Of all threads of another process, none of which ends.
+fn process_ns(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // It may have ended since.
