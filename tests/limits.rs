@@ -12,6 +12,7 @@ use common::raw::Raw;
 use common::server::{Server, Setup, spawn};
 use common::sink::Sink;
 use common::{free_address, seconds, wait_until};
+use forwarder::rtmp::message::Control;
 use nix::sys::signal::Signal;
 
 #[test]
@@ -168,4 +169,30 @@ fn a_stream_without_a_keyframe_starts_after_a_while() {
         n += 1;
         player.tags().iter().any(common::flv::Tag::is_frame)
     });
+}
+
+#[test]
+fn each_vhost_announces_its_own_windows_and_chunk_size() {
+    let (rtmp, api) = (free_address(), free_address());
+    let config = format!(
+        "listen = [\"{rtmp}\"]\n[http_api]\nenabled = true\nlisten = \"{api}\"\n\
+         [[vhost]]\nname = \"v.test\"\nchunk_size = 5000\nout_ack_size = 1000000\n"
+    );
+    let server = Server::start("v.toml", &config, rtmp, api);
+
+    let mut client = Raw::connect(server.rtmp);
+    client.handshake();
+    client.connect_app("live", "rtmp://v.test/live");
+    client.expect("NetConnection.Connect.Success");
+    for want in [Control::WindowAckSize(1_000_000), Control::SetChunkSize(5000)] {
+        assert!(client.controls.contains(&want), "{want:?} is not in {:?}", client.controls);
+    }
+
+    // No default vhost: the stream may name the one it means, an unknown one is refused.
+    let mut named_later = Raw::connect(server.rtmp);
+    named_later.publishing("a?vhost=v.test");
+    let mut unknown = Raw::connect(server.rtmp);
+    unknown.handshake();
+    unknown.connect_app("live", "rtmp://127.0.0.1/live?vhost=nowhere");
+    unknown.expect("NetConnection.Connect.Rejected");
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use common::compare::{Start, assert_same_sequence, assert_whole_messages};
 use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder};
+use common::raw::Raw;
 use common::server::{Server, Setup};
 use common::{seconds, wait_until};
 use forwarder::rtmp::session::Goal;
@@ -64,6 +65,22 @@ fn a_stalled_player_skips_to_a_keyframe_and_harms_nobody() {
     assert!(seen >= 1, "35 MB fitted into the slow player's queue of 4 MiB");
     assert_eq!(stream.skips, seen as u64, "skips of the stream");
     assert_eq!(skips, seen as u64, "skips of the server");
+}
+
+#[test]
+fn a_stalled_player_that_asks_for_a_stream_again_is_not_answered_inside_a_message() {
+    let server = Setup::new().start();
+    let mut player = Raw::connect(server.rtmp);
+    player.ready();
+    let live = Live::start(server.rtmp, "live/a", heavy());
+    live.wait_more(10);
+    player.play("a");
+    player.expect("NetStream.Play.Start");
+    live.wait_more(120); // 24 MB, more than the kernel holds for it
+    player.command(1, "closeStream", 0.0, Vec::new());
+    player.play("a");
+    player.expect("NetStream.Play.Start");
+    live.stop(End::Polite);
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub struct Walk {
     pub csid: u32,
     /// Bytes of a chunk header that is not complete, in `header`; 0 outside of headers.
     pub header_len: u32,
-    /// The header's bytes, basic header first.
+    /// The header's bytes, basic header first, extended timestamp last.
     pub header: [u8; 16],
     /// Bytes of an open Set Chunk Size or Abort that are still to come.
     pub control_left: u32,
@@ -133,10 +133,8 @@ pub struct ChunkStream {
     pub later: u32,
     /// Message type of its last message.
     pub kind: u32,
-    /// 1 if its last header had an extended timestamp, which type 3 chunks then repeat.
+    /// The extended timestamp of its last header, which type 3 chunks then repeat; 0 for none.
     pub extended: u32,
-    /// That timestamp as it came last, in whichever type of header.
-    pub time: u32,
 }
 
 /// Why a [`Walk`] has ended.
@@ -147,8 +145,10 @@ pub mod punt {
     pub const CONTROL: u32 = 2;
     /// A header of type 0, 1 or 2 inside of a message.
     pub const HEADER: u32 = 3;
+    /// An extended timestamp that need not be one, or that a type 3 chunk does not repeat.
+    pub const EXTENDED: u32 = 4;
     /// The bytes could not be read.
-    pub const UNREADABLE: u32 = 4;
+    pub const UNREADABLE: u32 = 5;
 }
 
 // === impl Walk ===
@@ -156,8 +156,7 @@ pub mod punt {
 impl Walk {
     /// A connection's first chunk, or any chunk border where no chunk stream has state.
     pub const fn new(chunk_size: u32) -> Self {
-        const UNUSED: ChunkStream =
-            ChunkStream { length: 0, later: 0, kind: 0, extended: 0, time: 0 };
+        const UNUSED: ChunkStream = ChunkStream { length: 0, later: 0, kind: 0, extended: 0 };
         Self {
             chunk_size,
             chunk_left: 0,

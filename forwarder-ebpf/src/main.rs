@@ -91,6 +91,8 @@ fn redirect(ctx: &SkBuffContext, source: u64) -> Option<u32> {
     let stat = unsafe { STAT.get_ptr_mut(source)?.as_mut() }?;
     let len = u64::from(kernel_field::<u32>(ctx.as_ptr(), &STRP_FULL_LEN)?);
     stat.segments += 1;
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(ctx, "source {}: {} bytes", source, len);
     if stat.flags & (OVER_HARD | NO_TARGET) != 0 || !has_room(control, stat, source, len) {
         stat.dropped += len;
         return Some(SK_DROP);

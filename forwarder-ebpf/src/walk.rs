@@ -1,8 +1,9 @@
 //! Follows RTMP chunk headers through redirected bytes, across segments.
 //!
-//! RTMP 1.0 section 5.3.1; type 3 chunks repeat an extended timestamp, as FFmpeg, SRS and forwarder
-//! write it. What cannot be followed ends the walk with a [`punt`], never the redirection.
+//! RTMP 1.0 section 5.3.1; type 3 chunks must repeat an extended timestamp, as FFmpeg and SRS write
+//! it. What cannot be followed ends the walk with a [`punt`], never the redirection.
 use core::ffi::c_void;
+use core::hint::black_box;
 
 use aya_ebpf::helpers::{bpf_loop, bpf_skb_load_bytes};
 use aya_ebpf::maps::HashMap;
@@ -117,50 +118,58 @@ fn header(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
     if csid < 2 {
         return Err(punt::CSID);
     }
-    let fields = match format {
-        0 => 11,
-        1 => 7,
-        2 => 3,
-        _ => 0,
+    let basic_and_fields = match format {
+        0 => 12_u64,
+        1 => 8,
+        2 => 4,
+        _ => 1,
     };
-    if !fill(segment, walk, 1 + fields)? {
+    if !collect(segment, walk, basic_and_fields)? {
         return Ok(());
     }
     let mut stream = walk.streams[csid as usize % CHUNK_STREAMS];
-    if format < 3 {
-        stream.extended = u32::from(be24(&walk.header, 1) == 0xff_ffff);
-    }
-    if stream.extended != 0 {
-        if !fill(segment, walk, 1 + fields + 4)? {
+    let is_extended = match format {
+        3 => stream.extended != 0,
+        _ => be24(&walk.header, 1) == EXTENDED,
+    };
+    if is_extended {
+        if !collect(segment, walk, basic_and_fields + 4)? {
             return Ok(());
         }
-        stream.time = be32(&walk.header, 1 + fields as usize);
+        let at = basic_and_fields as usize & 15;
+        let value = be24(&walk.header, at + 1) | u32::from(walk.header[at]) << 24;
+        // A sender that does not repeat it has payload here.
+        if value < EXTENDED || (format == 3 && value != stream.extended) {
+            return Err(punt::EXTENDED);
+        }
+        stream.extended = value;
+    } else {
+        stream.extended = 0;
     }
     walk.header_len = 0;
     walk.csid = u32::from(csid);
     open_chunk(walk, format, stream)
 }
 
-/// Has `want` bytes of the header, 16 at most, or as many as there are; whether all are there.
+/// Collects a header up to `len` bytes, 16 at most; whether they are there.
 #[inline(always)]
-fn fill(segment: &mut Segment, walk: &mut Walk, want: u32) -> Result<bool, u32> {
-    let have = walk.header_len;
-    if have >= want {
+fn collect(segment: &mut Segment, walk: &mut Walk, len: u64) -> Result<bool, u32> {
+    let have = u64::from(walk.header_len);
+    if have >= len {
         return Ok(true);
     }
-    let more = (want - have).min(segment.end - segment.at);
-    // Always so; the verifier wants to see it.
-    if more > 15 || have > 15 {
-        return Err(punt::UNREADABLE);
-    }
-    if more == 0 {
+    let more = (len - have).min(u64::from(segment.end - segment.at));
+    // The verifier wants to see the bounds in this very number, which the compiler knows and would
+    // check in others or not at all.
+    let more = black_box(more);
+    if more == 0 || more > 15 {
         return Ok(false);
     }
-    // SAFETY: have + more <= want, within the 16 bytes of `header`.
+    // SAFETY: have + more <= len, within the 16 bytes of `header`.
     let to = unsafe { walk.header.as_mut_ptr().add(have as usize) };
-    load(segment, to, more)?;
-    walk.header_len = have + more;
-    Ok(have + more == want)
+    load(segment, to, more as u32)?;
+    walk.header_len = (have + more) as u32;
+    Ok(have + more >= len)
 }
 
 /// The header is complete: what follows is the chunk's payload.
@@ -208,13 +217,12 @@ fn is_control(kind: u32) -> bool {
 
 #[inline(always)]
 fn be24(header: &[u8; 16], at: usize) -> u32 {
-    u32::from_be_bytes([0, header[at], header[at + 1], header[at + 2]])
+    let byte = |at: usize| header[at & 15];
+    u32::from_be_bytes([0, byte(at), byte(at + 1), byte(at + 2)])
 }
 
-#[inline(always)]
-fn be32(header: &[u8; 16], at: usize) -> u32 {
-    u32::from_be_bytes([0, 1, 2, 3].map(|byte| header[(at + byte) % 16]))
-}
+/// A timestamp field that says that four more bytes follow.
+const EXTENDED: u32 = 0xff_ffff;
 
 const SET_CHUNK_SIZE: u32 = 1;
 const ABORT: u32 = 2;

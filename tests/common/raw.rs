@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use forwarder::rtmp::amf0::Value;
 use forwarder::rtmp::chunk::ChunkReader;
-use forwarder::rtmp::message::{Command, kind};
+use forwarder::rtmp::message::{Command, Control, kind};
 
 use super::seconds;
 
@@ -16,6 +16,8 @@ pub struct Raw {
     handshake_left: usize,
     /// Commands received: name and every string in it, in order.
     pub commands: Vec<Vec<String>>,
+    /// Control messages received.
+    pub controls: Vec<Control>,
 }
 
 impl Raw {
@@ -23,7 +25,13 @@ impl Raw {
     pub fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("connect");
         socket.set_nodelay(true).expect("socket option");
-        Self { socket, reader: ChunkReader::new(), handshake_left: 3073, commands: Vec::new() }
+        Self {
+            socket,
+            reader: ChunkReader::new(),
+            handshake_left: 3073,
+            commands: Vec::new(),
+            controls: Vec::new(),
+        }
     }
 
     /// Our address, as the server logs it.
@@ -150,6 +158,7 @@ impl Raw {
             let message = self.reader.read(&mut piece).expect("the server's chunks");
             let Some(message) = message else { break };
             rest = piece.len();
+            self.controls.extend(Control::parse(message.kind, message.payload));
             if message.kind == kind::COMMAND_AMF0 {
                 let command = Command::parse(message.kind, message.payload).expect("command");
                 let command = command.expect("command");

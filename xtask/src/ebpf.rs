@@ -19,6 +19,9 @@ pub struct Args {
     /// Fail if it cannot be built; without, that is said and no error.
     #[arg(long)]
     required: bool,
+    /// With a line for each segment, shown by a server with the feature `bpf-log`. For debugging.
+    #[arg(long)]
+    log: bool,
 }
 
 /// How it went.
@@ -33,7 +36,8 @@ pub enum Outcome {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    match prepare(Missing::Install)? {
+    let feature = if args.log { "log" } else { "program" };
+    match prepare_with(feature, Missing::Install)? {
         Outcome::Impossible(why) if args.required => bail!("no kernel program: {why}"),
         _ => Ok(()),
     }
@@ -51,6 +55,10 @@ pub enum Missing {
 /// Builds the program if its sources or tools have changed, and says in one line how that went.
 /// An error only if tools that are there fail.
 pub fn prepare(missing: Missing) -> Result<Outcome> {
+    prepare_with("program", missing)
+}
+
+fn prepare_with(feature: &str, missing: Missing) -> Result<Outcome> {
     let mut tools = Tools::find();
     if missing == Missing::Install && tools.is_err() {
         match install() {
@@ -61,7 +69,7 @@ pub fn prepare(missing: Missing) -> Result<Outcome> {
         }
     }
     let outcome = match tools {
-        Ok(tools) => tools.build()?,
+        Ok(tools) => tools.build(feature)?,
         Err(_) if is_of(&sources(&tidy::root())?) => Outcome::Current,
         Err(why) => Outcome::Impossible(why),
     };
@@ -153,9 +161,9 @@ impl Tools {
     }
 
     /// Compiles, unless the object there was made from the same.
-    fn build(mut self) -> Result<Outcome> {
+    fn build(mut self, feature: &str) -> Result<Outcome> {
         let object = object();
-        let inputs = format!("{}\n{}", sources(&tidy::root())?, self.versions);
+        let inputs = format!("{} {feature}\n{}", sources(&tidy::root())?, self.versions);
         if is_of(&inputs) {
             return Ok(Outcome::Current);
         }
@@ -171,8 +179,8 @@ impl Tools {
             // The linker makes BTF from it, and the verifier's complaints name lines.
             .env("CARGO_PROFILE_RELEASE_DEBUG", "full")
             .args("build --quiet --locked --release --package forwarder-ebpf".split(' '))
-            .args("--bin forwarder-bpf --features program -Z build-std=core".split(' '))
-            .args(["--target", TARGET, "--target-dir"])
+            .args("--bin forwarder-bpf -Z build-std=core --features".split(' '))
+            .args([feature, "--target", TARGET, "--target-dir"])
             .arg(&folder);
         process::run(&mut self.cargo).context("the kernel program does not compile")?;
         let built = folder.join(TARGET).join("release/forwarder-bpf");

@@ -62,7 +62,17 @@ pub fn install() -> Result<()> {
         println!("everything that tests need is installed");
         return Ok(());
     }
-    get("the tests", &packages)?;
+    let list = packages.join(" ");
+    if !nix::unistd::geteuid().is_root() || !process::exists("apt-get") {
+        bail!(
+            "tests need what is not installed: {list}\n\
+             on Debian or Ubuntu: sudo apt-get update && \
+             sudo apt-get install --no-install-recommends -y {list}"
+        );
+    }
+    println!("installing for the tests: {list}");
+    process::run(apt().arg("update"))?;
+    process::run(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages))?;
     match missing().as_slice() {
         [] => Ok(()),
         still => bail!("installed, and yet not found: {}", still.join(" ")),

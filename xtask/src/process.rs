@@ -170,21 +170,32 @@ pub fn raise_open_files() -> Result<u64> {
     Ok(hard)
 }
 
-/// From now on INT and TERM are only counted, see [`interrupted`].
+/// From now on INT, TERM and HUP are only counted, see [`interrupted`]. HUP comes when the terminal
+/// is closed; children in groups of their own do not hear of that and would stay. Under nohup it
+/// does nothing, as the user wants.
 pub fn catch_interrupt() -> Result<()> {
     static CAUGHT: OnceLock<()> = OnceLock::new();
     if CAUGHT.set(()).is_err() {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let hup_ignored = ignores_hup(&fs::read_to_string("/proc/self/status")?);
     thread::spawn(move || {
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             let int = signal(SignalKind::interrupt());
             let term = signal(SignalKind::terminate());
+            // A handler would undo what nohup has set up.
+            let mut hup = if hup_ignored { None } else { signal(SignalKind::hangup()).ok() };
             if let (Ok(mut int), Ok(mut term)) = (int, term) {
                 loop {
-                    tokio::select! { _ = int.recv() => (), _ = term.recv() => () }
+                    let hangup = async {
+                        match &mut hup {
+                            Some(hup) => hup.recv().await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! { _ = int.recv() => (), _ = term.recv() => (), _ = hangup => () }
                     INTERRUPTS.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -193,14 +204,20 @@ pub fn catch_interrupt() -> Result<()> {
     Ok(())
 }
 
+/// Whether a process with this /proc/PID/status ignores HUP, signal 1 and so the lowest bit.
+fn ignores_hup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_some_and(|mask| mask.trim().ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']))
+}
+
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether INT or TERM has come since [`catch_interrupt`].
+/// Whether INT, TERM or HUP has come since [`catch_interrupt`].
 pub fn interrupted() -> bool {
     interrupts() > 0
 }
 
-/// How often INT or TERM has come since [`catch_interrupt`].
+/// How often INT, TERM or HUP has come since [`catch_interrupt`].
 pub fn interrupts() -> u32 {
     INTERRUPTS.load(Ordering::Relaxed)
 }
@@ -223,6 +240,13 @@ mod tests {
         let (user, system) = parse_stat(stat).unwrap();
         assert_eq!((user.as_millis(), system.as_millis()), (1500, 250));
         assert!(parse_stat("42 (a) S 1").is_err());
+    }
+
+    #[test]
+    fn nohup_shows_in_the_status() {
+        assert!(ignores_hup("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hup("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hup(""));
     }
 
     #[test]

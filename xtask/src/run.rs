@@ -222,7 +222,7 @@ impl Source {
     }
 }
 
-/// One server with our terminal. A first INT or TERM lets it drain, a second stops it at once.
+/// One server with our terminal. A first INT, TERM or HUP lets it drain, a second stops it at once.
 fn run_one(args: &Args) -> Result<()> {
     let mut command = Command::new(cluster::binary());
     command.arg("run").args(&args.server).process_group(0);

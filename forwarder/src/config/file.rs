@@ -67,6 +67,7 @@ struct File {
     max_connections: usize,
     #[serde(deserialize_with = "serial::count::<_, _, 0, { values::THREADS_MAX }>")]
     threads: usize,
+    #[serde(deserialize_with = "serial::optional_path")]
     pid: Option<PathBuf>,
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,

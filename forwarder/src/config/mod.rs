@@ -93,10 +93,10 @@ pub struct Vhost {
     /// WindowAckSize sent, in bytes, at least 1.
     #[serde(deserialize_with = "serial::count::<_, _, 1, { values::ACK_SIZE_MAX }>")]
     pub out_ack_size: u32,
-    /// Acknowledge each so many bytes; 0: as the peer asks.
+    /// Window that clients want acknowledged, in bytes; 0: as the peer asks.
     #[serde(deserialize_with = "serial::count::<_, _, 0, { values::ACK_SIZE_MAX }>")]
     pub in_ack_size: u32,
-    /// TCP_NODELAY once media flows.
+    /// TCP_NODELAY on players' connections.
     pub tcp_nodelay: bool,
     /// Playing.
     pub play: Play,

@@ -3,9 +3,10 @@
 //! A refusal is raised while the one value is being read, so that toml knows its place.
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq as _, Serializer};
 
@@ -226,6 +227,15 @@ where
 }
 
 /// Writes a path; TOML has no bytes, so one that is not UTF-8 loses what cannot be shown.
+/// A path, which an empty text is not.
+pub(super) fn optional_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(d)?;
+    if path.as_os_str().is_empty() {
+        return Err(de::Error::custom("an empty path\ntake the key out for none"));
+    }
+    Ok(Some(path))
+}
+
 pub(super) fn write_path<S: Serializer>(
     path: &Option<impl AsRef<Path>>,
     s: S,

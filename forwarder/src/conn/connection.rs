@@ -11,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::end::End;
 use super::play::{self, Playing};
-use super::socket::{abandon, tune_accepted};
+use super::socket::{abandon, give_up_after, tune_accepted};
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
 use crate::hub::{Publisher, Source};
@@ -21,7 +22,7 @@ use crate::rtmp::session::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
     SessionError,
 };
-use crate::rtmp::url::{Request, StreamKey, UrlError, escaped};
+use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
 
 /// Serves one accepted socket to its end, and says in one line what it was.
 pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
@@ -32,27 +33,6 @@ pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
         Err(end) => end,
     };
     connection.finish(&end, began);
-}
-
-/// Why a connection ended.
-#[derive(Debug)]
-enum End {
-    /// The peer closed it, or was told to go.
-    Closed(&'static str),
-    /// The socket failed.
-    Io(io::Error),
-    /// The peer broke a rule, a limit or a deadline.
-    Peer(SessionError),
-    /// The peer did not read what it was sent.
-    Stuck,
-    /// We could not go on.
-    Local(io::Error),
-}
-
-impl From<SessionError> for End {
-    fn from(error: SessionError) -> Self {
-        Self::Peer(error)
-    }
 }
 
 enum Never {}
@@ -66,6 +46,8 @@ struct Connection {
     role: Role,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
+    /// More of them than this, and the peer is closed.
+    most_out: usize,
     out_blocked_since: Option<Instant>,
     sent_bytes: u64,
     /// Close at this time, once what was said is on its way.
@@ -97,14 +79,8 @@ impl Silence {
 
 impl Connection {
     fn new(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr, now: Instant) -> Self {
-        let config = &shard.context().config;
-        // The vhost is not known yet; what `connect` names may change these before they are sent.
-        let vhost = config.vhost(crate::rtmp::url::DEFAULT_VHOST);
-        let server = ServerConfig {
-            chunk_size: vhost.map_or(DEFAULT_CHUNK_SIZE, |vhost| vhost.chunk_size),
-            out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
-            in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
-        };
+        // The vhost is not known yet: `connect` names it, and these are not sent before.
+        let server = announced(shard.context().config.vhost(DEFAULT_VHOST));
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
@@ -115,6 +91,7 @@ impl Connection {
             connect: None,
             role: Role::None,
             out: Vec::new(),
+            most_out: MAX_OUT,
             out_blocked_since: None,
             sent_bytes: 0,
             close_at: None,
@@ -149,8 +126,10 @@ impl Connection {
                 }
                 () = stop.as_mut(), if !stopping => {
                     stopping = true;
-                    self.on_stop();
                 }
+            }
+            if stopping {
+                self.on_stop();
             }
         }
     }
@@ -192,7 +171,7 @@ impl Connection {
                 ServerEvent::Publish(request) => self.on_publish(&request, now),
                 ServerEvent::Play(request) => self.on_play(&request, now)?,
                 ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
-                    self.on_stop_role(msid)
+                    self.on_stop_role(msid)?;
                 }
                 ServerEvent::Pause(_, paused) => self.with_playing(|playing| playing.pause(paused)),
                 ServerEvent::ReceiveAudio(_, wanted) => {
@@ -208,25 +187,21 @@ impl Connection {
     }
 
     fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
-        let vhost = Request::resolve(&request.tc_url, &request.app, "")
-            .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"))
-            .map(|request| request.vhost);
-        let served = match &vhost {
-            Ok(vhost) => self.shard.context().config.vhost(vhost),
-            // Whether the names are any good shows when a stream is asked for.
-            Err(_) => self.shard.context().config.vhost(crate::rtmp::url::DEFAULT_VHOST),
-        };
-        match served {
-            Some(vhost) => {
-                self.session.set_chunk_size(vhost.chunk_size);
-                self.session.accept_connect();
-                self.connect = Some(request);
-            }
-            None => {
-                self.session.reject_connect("no such vhost");
-                self.close_soon(now);
-            }
+        let config = &self.shard.context().config;
+        let resolved = Request::resolve(&request.tc_url, &request.app, "")
+            .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"));
+        // Whether the names are any good shows when a stream is asked for, and the stream may still
+        // name its vhost; one that is named here has to be there.
+        let vhost = resolved.map_or(DEFAULT_VHOST.to_owned(), |request| request.vhost);
+        let named = [&request.tc_url, &request.app].iter().any(|part| names_vhost(part));
+        let served = config.vhost(&vhost);
+        if served.is_none() && named {
+            self.session.reject_connect("no such vhost");
+            return self.close_soon(now);
         }
+        self.session.configure(announced(served.or_else(|| config.vhost(DEFAULT_VHOST))));
+        self.session.accept_connect();
+        self.connect = Some(request);
     }
 
     /// The stream a client names, in a vhost that is served here.
@@ -243,6 +218,9 @@ impl Connection {
     // Publishing.
 
     fn on_publish(&mut self, request: &PublishRequest, now: Instant) {
+        if self.close_at.is_some() {
+            return;
+        }
         match self.try_publish(request, now) {
             Ok((publisher, vhost)) => {
                 let stream = publisher.stream().key().clone();
@@ -294,13 +272,16 @@ impl Connection {
     // Playing.
 
     fn on_play(&mut self, request: &PlayRequest, now: Instant) -> Result<(), End> {
+        if self.close_at.is_some() {
+            return Ok(());
+        }
         if matches!(self.role, Role::Publishing { .. }) {
             let why = "this connection publishes";
             self.refuse(request.msid, "NetStream.Play.Failed", why, now);
             return Ok(());
         }
         // A player may ask again, as with a playlist.
-        self.role = Role::None;
+        self.stop_playing()?;
         let (key, _, vhost) = match self.resolve(&request.stream) {
             Ok(resolved) => resolved,
             Err(why) => {
@@ -319,6 +300,7 @@ impl Connection {
         if !vhost.tcp_nodelay {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
+        give_up_after(&self.io, vhost.play.write_timeout.max(WRITE_TIMEOUT)).map_err(End::Io)?;
         debug!(peer = %self.peer, stream = %key, "play");
         let io = Rc::clone(&self.io);
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
@@ -336,16 +318,28 @@ impl Connection {
 
     // Ends.
 
-    fn on_stop_role(&mut self, ended: u32) {
+    fn on_stop_role(&mut self, ended: u32) -> Result<(), End> {
         match &self.role {
             Role::Publishing { msid, .. } if *msid == ended => self.role = Role::None,
-            Role::Playing { playing, msid, .. } if *msid == ended => {
-                self.sent_bytes += playing.state().sent_bytes;
-                self.role = Role::None;
-                self.next_ping = None;
-            }
+            Role::Playing { msid, .. } if *msid == ended => self.stop_playing()?,
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Ends the playing, if it plays. The rest of what is half sent stays to be sent first: replies
+    /// in the middle of a message would be the end of the connection.
+    fn stop_playing(&mut self) -> Result<(), End> {
+        if !matches!(self.role, Role::Playing { .. }) {
+            return Ok(());
+        }
+        self.next_ping = None;
+        if let Role::Playing { playing, .. } = std::mem::replace(&mut self.role, Role::None) {
+            self.sent_bytes += playing.state().sent_bytes;
+            self.out = playing.finish().map_err(End::Io)?;
+            self.most_out = MAX_OUT + self.out.len();
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
@@ -367,7 +361,7 @@ impl Connection {
 
     /// The process stops: a publisher's stream ends at once, players get what is left of theirs.
     fn on_stop(&mut self) {
-        if !matches!(self.role, Role::Playing { .. }) {
+        if !matches!(self.role, Role::Playing { .. }) && self.close_at.is_none() {
             self.role = Role::None;
             self.close_at = Some(Instant::now());
         }
@@ -401,7 +395,7 @@ impl Connection {
                 self.out.append(&mut output);
             }
         }
-        if self.out.len() > MAX_OUT {
+        if self.out.len() > self.most_out {
             return Err(End::Stuck);
         }
         while !self.out.is_empty() {
@@ -505,7 +499,9 @@ impl Connection {
             self.out.append(&mut self.session.take_output());
             _ = self.io.try_write(&self.out);
         }
-        abandon_if_stuck(end, &self.io);
+        if end.is_stuck() {
+            abandon(&self.io);
+        }
         self.role = Role::None;
         self.log(end, began);
     }
@@ -518,13 +514,7 @@ impl Connection {
         let peer = self.peer;
         let (received, sent) = (self.session.bytes_received(), self.sent_bytes);
         let ms = began.elapsed().as_millis() as u64;
-        let reason = match end {
-            End::Closed(why) => (*why).to_owned(),
-            End::Io(error) => error.to_string(),
-            End::Stuck => "the peer does not read".into(),
-            End::Local(error) => format!("out of resources: {error}"),
-            End::Peer(error) => escaped(&error.to_string()).to_string(),
-        };
+        let reason = end.reason();
         if !matches!(end, End::Peer(_) | End::Stuck | End::Local(_)) {
             return info!(%peer, did, stream, received, sent, ms, reason, "connection closed");
         }
@@ -555,13 +545,21 @@ impl Role {
     }
 }
 
-fn abandon_if_stuck(end: &End, io: &TcpStream) {
-    if matches!(end, End::Stuck | End::Peer(SessionError::Timeout(_))) {
-        abandon(io);
+const BAD_NAME: &str = "NetStream.Publish.BadName";
+
+/// What is told to a client of `vhost` with the answer to its `connect`.
+fn announced(vhost: Option<&Vhost>) -> ServerConfig {
+    ServerConfig {
+        chunk_size: vhost.map_or(DEFAULT_CHUNK_SIZE, |vhost| vhost.chunk_size),
+        out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
+        in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
     }
 }
 
-const BAD_NAME: &str = "NetStream.Publish.BadName";
+/// Whether a tcUrl or an app says which vhost it means, beside its host.
+fn names_vhost(part: &str) -> bool {
+    part.contains("vhost=") || part.contains("domain=") || part.contains("...vhost...")
+}
 
 /// Chunk size and window where no vhost says otherwise.
 const DEFAULT_CHUNK_SIZE: u32 = 16384;

@@ -23,19 +23,23 @@ use crate::hub::{Phase, Stream, View, Wake};
 /// Which lanes have something to read; the one part of a fan-out that other threads touch.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    ready: Mutex<Vec<usize>>,
+    ready: Mutex<Vec<LaneId>>,
     bell: Notify,
 }
 
+/// A lane of a shard: its stream's address and its floor. A lane keeps its stream alive, so no
+/// other stream has this address while it lives.
+type LaneId = (usize, Duration);
+
 impl Inbox {
-    fn take(&self) -> Vec<usize> {
+    fn take(&self) -> Vec<LaneId> {
         std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 struct LaneWake {
     inbox: Arc<Inbox>,
-    lane: usize,
+    lane: LaneId,
 }
 
 impl Wake for LaneWake {
@@ -49,14 +53,13 @@ impl Wake for LaneWake {
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
     inbox: Arc<Inbox>,
-    lanes: RefCell<HashMap<usize, Weak<Lane>>>,
+    lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
 }
 
 impl Fanout {
-    /// The lane of `stream`, made if this shard has none.
+    /// The lane of `stream` with this floor, made if this shard has none.
     fn lane(&self, context: &Arc<Context>, stream: &Arc<Stream>, floor: Duration) -> Rc<Lane> {
-        // A lane keeps its stream alive, so no other stream has this address while it lives.
-        let id = Arc::as_ptr(stream) as usize;
+        let id = (Arc::as_ptr(stream) as usize, floor);
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
             return lane;
@@ -69,6 +72,7 @@ impl Fanout {
             subscribers: RefCell::default(),
             floor,
             last_pass: Cell::new(None),
+            planned: Cell::new(false),
         });
         lanes.insert(id, Rc::downgrade(&lane));
         lane
@@ -81,9 +85,10 @@ impl Fanout {
             for id in self.inbox.take() {
                 let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
                 let Some(lane) = lane else { continue };
-                match lane.wait() {
-                    Some(wait) => self.pass_later(id, wait),
-                    None => lane.pass(),
+                match lane.turn() {
+                    Turn::Pass => lane.pass(),
+                    Turn::Later(wait) => self.pass_later(id, &lane, wait),
+                    Turn::Planned => {}
                 }
             }
             // The sockets get their turn: what they bring makes the next pass larger.
@@ -91,11 +96,15 @@ impl Fanout {
         }
     }
 
-    fn pass_later(&self, id: usize, wait: Duration) {
+    fn pass_later(&self, id: LaneId, lane: &Rc<Lane>, wait: Duration) {
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
+        let lane = Rc::downgrade(lane);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(wait).await;
-            wake.wake();
+            if let Some(lane) = lane.upgrade() {
+                lane.planned.set(false);
+                wake.wake();
+            }
         });
     }
 }
@@ -109,12 +118,27 @@ pub(super) struct Lane {
     /// Least time between two passes (`mw_latency`); zero: none.
     floor: Duration,
     last_pass: Cell<Option<Instant>>,
+    /// A pass is to come when the floor is over; one is enough, however often it is woken.
+    planned: Cell<bool>,
+}
+
+/// What a lane does when it is woken.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Pass,
+    Later(Duration),
+    Planned,
 }
 
 impl Lane {
-    fn wait(&self) -> Option<Duration> {
-        let last = self.last_pass.get().filter(|_| !self.floor.is_zero())?;
-        self.floor.checked_sub(last.elapsed()).filter(|wait| !wait.is_zero())
+    fn turn(&self) -> Turn {
+        let last = self.last_pass.get().filter(|_| !self.floor.is_zero());
+        let wait = last.and_then(|last| self.floor.checked_sub(last.elapsed()));
+        match wait.filter(|wait| !wait.is_zero()) {
+            None => Turn::Pass,
+            Some(_) if self.planned.replace(true) => Turn::Planned,
+            Some(wait) => Turn::Later(wait),
+        }
     }
 
     fn pass(&self) {
@@ -197,6 +221,12 @@ impl Subscription {
         self.advance(Subscriber::advance);
     }
 
+    /// The goodbye on a socket that is used on: gives the bytes that must go out before any other.
+    /// Errors: they are not held any more.
+    pub fn finish(self) -> std::io::Result<Vec<u8>> {
+        self.subscriber.finish(&self.lane.view.borrow())
+    }
+
     /// Stops or goes on, as the player asked.
     pub fn pause(&self, paused: bool) {
         self.subscriber.pause(paused, &self.lane.view.borrow());
@@ -205,7 +235,8 @@ impl Subscription {
 
     /// Chooses what is sent: `None` leaves it as it was.
     pub fn select(&self, audio: Option<bool>, video: Option<bool>) {
-        self.subscriber.select(audio, video);
+        self.subscriber.select(audio, video, &self.lane.view.borrow());
+        self.advance(Subscriber::advance);
     }
 
     /// Waits until [`Self::state`] is worth a look: blocked, failed or ended.
@@ -243,5 +274,26 @@ impl Drop for Subscription {
             let view = self.lane.view.borrow();
             view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::conn::stream_options;
+    use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
+
+    #[test]
+    fn a_lane_woken_often_within_its_floor_plans_one_pass() {
+        let context = Arc::new(Context::new(Config::default()));
+        let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
+        let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
+        let stream = context.hub.stream(&key, options, Instant::now());
+        let lane = Fanout::default().lane(&context, &stream, Duration::from_secs(3600));
+        assert_eq!(lane.turn(), Turn::Pass);
+        lane.pass();
+        assert!(matches!(lane.turn(), Turn::Later(_)));
+        assert_eq!(lane.turn(), Turn::Planned);
     }
 }

@@ -90,15 +90,22 @@ impl Acceptor {
     }
 
     async fn recover(&mut self, error: &io::Error) {
-        let full = matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE));
-        if !full {
+        use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+        match error.raw_os_error() {
+            Some(EMFILE | ENFILE) => {}
+            Some(ENOBUFS | ENOMEM) => {
+                error!(%error, "accept: no memory");
+                return tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
             // The peer was gone before we took it (accept(2), "Error handling").
-            return info!(%error, "accept");
+            _ => return info!(%error, "accept"),
         }
         error!(%error, "accept: no descriptor left; raise LimitNOFILE or lower max_connections");
         self.reserve = None;
-        if let Ok((refused, _)) = self.listener.accept().await {
-            drop(refused);
+        let stop = self.context.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            refused = self.listener.accept() => drop(refused),
         }
         self.reserve = std::fs::File::open("/dev/null").ok();
         tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -4,12 +4,15 @@
 //! whole life on one shard; what shards share is the hub and counters.
 
 mod connection;
+mod end;
 mod fanout;
 mod listener;
 mod play;
 mod shard;
 mod socket;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -45,6 +45,11 @@ impl Playing {
         }
     }
 
+    /// Ends it; see [`Subscription::finish`].
+    pub(super) fn finish(self) -> std::io::Result<Vec<u8>> {
+        self.subscription.finish()
+    }
+
     pub(super) fn state(&self) -> State {
         self.subscription.state()
     }

@@ -64,6 +64,12 @@ impl ShardHandle {
     /// Runs `job` on the shard's thread; it may spawn tasks there. Waits while the shard has too
     /// many jobs; after the shard has ended the job is dropped.
     pub async fn run(&self, job: impl FnOnce(Rc<Shard>) + Send + 'static) {
+        // Jobs that wait count as load, or a burst would all go to one shard.
+        self.load.fetch_add(1, Ordering::Relaxed);
+        let job = |shard: Rc<Shard>| {
+            job(Rc::clone(&shard));
+            shard.load.fetch_sub(1, Ordering::Relaxed);
+        };
         // An error means that the process stops: there is nobody left to run it.
         _ = self.jobs.send(Box::new(job)).await;
     }

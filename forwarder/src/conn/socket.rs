@@ -12,8 +12,13 @@ use tokio::net::TcpStream;
 pub(super) fn tune_accepted(io: &TcpStream, dead_after: Duration) -> io::Result<()> {
     let socket = SockRef::from(io);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(dead_after))?;
+    give_up_after(io, dead_after)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+}
+
+/// Sets how long the kernel waits for a peer that acknowledges nothing.
+pub(super) fn give_up_after(io: &TcpStream, dead_after: Duration) -> io::Result<()> {
+    SockRef::from(io).set_tcp_user_timeout(Some(dead_after))
 }
 
 /// As for an accepted socket, for one that we dialled.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Start, Target, View, Wish};
+use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Phase, Start, Target, View, Wish};
 
 /// How a subscriber wants to be served.
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +169,8 @@ impl Subscriber {
             inner.settle(view, &self.options, now);
             match self.write(&mut inner, view) {
                 Ok(Written::Some) => {}
+                // The end of the stream is to be looked at once all is out.
+                Ok(Written::All) if view.phase() == Phase::Ended => break,
                 Ok(Written::All) => return,
                 Ok(Written::Blocked) => {
                     inner.blocked_since = Some(now);
@@ -208,11 +210,28 @@ impl Subscriber {
         }
     }
 
-    /// Chooses what it gets.
-    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>) {
+    /// Chooses what it gets. Video that is wanted again begins at the newest keyframe.
+    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>, view: &View) {
         let mut inner = self.inner.borrow_mut();
         inner.audio = audio.unwrap_or(inner.audio);
+        let had_video = inner.video;
         inner.video = video.unwrap_or(inner.video);
+        if inner.video && !had_video {
+            inner.leave(view, 0, u64::MAX);
+        }
+    }
+
+    /// Ends it, and gives what must be sent before anything else on its socket: the rest of the
+    /// message it is in and its private bytes. Errors: that rest is not held any more.
+    pub(super) fn finish(&self, view: &View) -> io::Result<Vec<u8>> {
+        let mut inner = self.inner.borrow_mut();
+        let mut bytes = Vec::new();
+        if let Position::At(offset) = inner.position {
+            let end = inner.border(view, offset).ok_or_else(rest_lost)?;
+            bytes = copied(view, offset, end).ok_or_else(rest_lost)?;
+        }
+        bytes.extend(std::mem::take(&mut inner.private.bytes));
+        Ok(bytes)
     }
 
     /// What it was sent since this was asked last.
@@ -231,13 +250,16 @@ impl Subscriber {
     /// How far it is.
     pub(super) fn state(&self, view: &View, now: Instant) -> State {
         let inner = self.inner.borrow();
-        let (drained, lag) = match inner.position {
+        // A paused reader gets no more than the message it is in.
+        let (at_end, lag) = match inner.position {
             Position::At(offset) => {
-                (offset == view.head() && inner.private.bytes.is_empty(), view.lag(offset, now))
+                let paused_here = || inner.paused && inner.border(view, offset) == Some(offset);
+                (offset == view.head() || paused_here(), view.lag(offset, now))
             }
-            Position::Keyframe { .. } => (inner.private.bytes.is_empty(), Duration::ZERO),
-            Position::Leaving { from, .. } => (false, view.lag(from, now)),
+            Position::Keyframe { .. } => (true, Duration::ZERO),
+            Position::Leaving { from, .. } => (inner.paused, view.lag(from, now)),
         };
+        let drained = at_end && inner.private.bytes.is_empty();
         State {
             blocked_since: inner.blocked_since,
             drained,
@@ -245,7 +267,7 @@ impl Subscriber {
             sent_bytes: inner.sent.bytes,
             skips: inner.sent.skips,
             lag,
-            ended: view.phase() == crate::hub::Phase::Ended,
+            ended: view.phase() == Phase::Ended,
         }
     }
 
@@ -354,29 +376,17 @@ impl Inner {
     /// Leaves the log after the message it is in, if that ends before `border`.
     fn leave(&mut self, view: &View, limit: u64, border: u64) -> bool {
         let Position::At(offset) = self.position else { return false };
-        let end = if self.mid_message { view.message_end(offset) } else { Some(offset) };
-        let Some(end) = end else {
-            self.failed = Some(io::Error::other("the rest of a message was lost"));
+        let end = self.border(view, offset);
+        if end.is_some_and(|end| end >= border || end == view.head()) {
+            return false;
+        }
+        let rest = end.and_then(|end| Some((end, copied(view, offset, end)?)));
+        let Some((end, rest)) = rest else {
+            self.failed = Some(rest_lost());
             return false;
         };
-        if end >= border || end == view.head() {
-            return false;
-        }
-        let mut rest = VecDeque::with_capacity((end - offset) as usize);
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut at = offset;
-        while at < end {
-            let n = view.slices(at, end, &mut slices);
-            for slice in &slices[..n] {
-                rest.extend(slice.iter());
-                at += slice.len() as u64;
-            }
-            if n == 0 {
-                self.failed = Some(io::Error::other("the rest of a message was lost"));
-                return false;
-            }
-        }
         self.private.started |= !rest.is_empty();
+        let mut rest = VecDeque::from(rest);
         rest.append(&mut self.private.bytes);
         self.private.bytes = rest;
         self.mid_message = false;
@@ -384,6 +394,11 @@ impl Inner {
         let epoch = view.epoch_at(end).unwrap_or(u32::MAX);
         self.position = Position::Leaving { from: end, epoch, limit };
         true
+    }
+
+    /// The next message border at or behind `offset`, where it stands.
+    fn border(&self, view: &View, offset: u64) -> Option<u64> {
+        if self.mid_message { view.message_end(offset) } else { Some(offset) }
     }
 
     fn wants_copy(&self, options: &SubscriberOptions) -> bool {
@@ -394,6 +409,7 @@ impl Inner {
     /// of them or not under the log's message stream id.
     fn copy(&mut self, view: &View, msid: u32) {
         while let Position::At(offset) = self.position {
+            self.mid_message = self.mid_message && self.border(view, offset) != Some(offset);
             let full = self.private.bytes.len() >= COPY_AT_ONCE;
             if full || self.paused || self.mid_message || offset >= view.head() {
                 return;
@@ -415,19 +431,7 @@ impl Inner {
     }
 
     fn copy_message(&mut self, view: &View, entry: &Entry, msid: u32) {
-        let mut bytes = Vec::with_capacity(entry.len as usize);
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut at = entry.offset;
-        while at < entry.end() {
-            let n = view.slices(at, entry.end(), &mut slices);
-            if n == 0 {
-                return;
-            }
-            for slice in &slices[..n] {
-                bytes.extend_from_slice(slice);
-                at += slice.len() as u64;
-            }
-        }
+        let Some(mut bytes) = copied(view, entry.offset, entry.end()) else { return };
         // RTMP 1.0 section 5.3.1.2.1: in a format 0 header behind a one-byte basic header the
         // message stream id stands at 8..12, little endian.
         if let Some(field) = bytes.get_mut(8..12) {
@@ -487,6 +491,28 @@ impl Inner {
     }
 }
 
+/// The bytes of `from..to`; `None` if the view does not hold all of them.
+fn copied(view: &View, from: u64, to: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(to.checked_sub(from)?).ok()?);
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut at = from;
+    while at < to {
+        let n = view.slices(at, to, &mut slices);
+        if n == 0 {
+            return None;
+        }
+        for slice in &slices[..n] {
+            bytes.extend_from_slice(slice);
+            at += slice.len() as u64;
+        }
+    }
+    Some(bytes)
+}
+
+fn rest_lost() -> io::Error {
+    io::Error::other("the rest of a message was lost")
+}
+
 /// Slices of one write: more than a pass ever has unless a reader is megabytes behind.
 const MAX_SLICES: usize = 16;
 
@@ -498,3 +524,6 @@ const COPY_AT_ONCE: usize = 64 << 10;
 
 /// Capacity an idle subscriber keeps for private bytes.
 const KEEP_PRIVATE: usize = 256;
+
+#[cfg(test)]
+mod tests;

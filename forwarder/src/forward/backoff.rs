@@ -16,6 +16,9 @@ const PROBE_PAUSE: Duration = Duration::from_millis(150);
 /// A closed port is probed so often for so long; after that it backs off like anything else.
 const PROBE_FOR: Duration = Duration::from_secs(60);
 
+/// A forward that held so long worked.
+const STEADY: Duration = Duration::from_secs(3);
+
 /// What the forwards to one destination know together: only one of them probes a closed port, and
 /// the first that gets through calls the others.
 #[derive(Debug, Default)]
@@ -52,11 +55,16 @@ impl<'a> Backoff<'a> {
         Self { health, longest, failures: 0, down_since: None, prober: false }
     }
 
-    /// It forwarded: the next failure is a first one again.
-    pub(super) fn reset(&mut self) {
+    /// It forwarded for so long. True: that was long enough for the next failure to be a first one
+    /// again. A destination that takes the publish and closes at once must not be dialled in a loop.
+    pub(super) fn forwarded(&mut self, time: Duration) -> bool {
+        self.leave_probing();
+        if time < STEADY {
+            return false;
+        }
         self.failures = 0;
         self.down_since = None;
-        self.leave_probing();
+        true
     }
 
     /// How long to wait after a failure at `now`. `refused`: the host said that the port is closed.
@@ -137,7 +145,19 @@ mod tests {
         let now = Instant::now();
         backoff.after_failure(true, now);
         backoff.after_failure(true, now);
-        backoff.reset();
+        assert!(backoff.forwarded(STEADY));
         assert_eq!(backoff.after_failure(true, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_destination_that_closes_each_publish_at_once_is_not_dialled_in_a_loop() {
+        let health = Health::default();
+        let mut backoff = Backoff::new(&health, 3 * SECOND);
+        let now = Instant::now();
+        for _ in 0..10 {
+            assert!(!backoff.forwarded(SECOND / 100));
+            backoff.after_failure(false, now);
+        }
+        assert!(backoff.after_failure(false, now) > SECOND);
     }
 }

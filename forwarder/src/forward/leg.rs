@@ -36,18 +36,18 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// The host answered that nothing listens there.
     pub(super) refused: bool,
-    /// It had forwarded before.
-    pub(super) forwarded: bool,
+    /// How long it had forwarded before; `None`: it had not.
+    pub(super) forwarded: Option<Duration>,
 }
 
 impl Failure {
     pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), refused: false, forwarded: false }
+        Self { why: why.into(), refused: false, forwarded: None }
     }
 
     pub(super) fn connect(error: &io::Error) -> Self {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-        Self { why: format!("connect: {error}"), refused, forwarded: false }
+        Self { why: format!("connect: {error}"), refused, forwarded: None }
     }
 }
 
@@ -72,6 +72,7 @@ pub(super) struct Leg {
     /// Before it forwards: what the socket did not take yet.
     out: Vec<u8>,
     subscription: Option<Subscription>,
+    forwards_since: Option<Instant>,
     /// Bytes and skips of this leg that the entry has counted.
     counted: (u64, u64),
     leave_at: Option<Instant>,
@@ -114,6 +115,7 @@ impl Leg {
             forward: forward.clone(),
             out: Vec::new(),
             subscription: None,
+            forwards_since: None,
             counted: (0, 0),
             leave_at: None,
         }
@@ -124,11 +126,12 @@ impl Leg {
         let result = self.drive(&connected).await;
         self.account();
         self.entry.lag_ms.store(0, Ordering::Relaxed);
-        let forwarded = self.subscription.is_some();
+        let forwarded = self.forwards_since.map(|since| since.elapsed());
         result.map_err(|failure| Failure { forwarded, ..failure })
     }
 
     async fn drive(&mut self, connected: &impl Fn()) -> Result<(), Failure> {
+        let stop = self.shard.context().stop.clone();
         loop {
             self.send()?;
             let io = Rc::clone(&self.io);
@@ -147,6 +150,10 @@ impl Leg {
                     }
                 }
                 () = changed(self.subscription.as_ref()) => {}
+                // Once it forwards it goes on to the end of the stream.
+                () = stop.cancelled(), if self.subscription.is_none() => {
+                    return Err(Failure::new("stopping"));
+                }
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             if self.look()? {
@@ -202,6 +209,7 @@ impl Leg {
         let floor = Duration::ZERO;
         let subscription = Subscription::new(&self.shard, stream, io, options, floor, lead);
         self.subscription = Some(subscription);
+        self.forwards_since = Some(Instant::now());
     }
 
     /// Sends what the session has to say.

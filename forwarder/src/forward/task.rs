@@ -36,8 +36,7 @@ impl Task {
             self.entry.set(State::Connecting);
             self.entry.attempt.fetch_add(1, Ordering::Relaxed);
             let Err(failure) = self.attempt(&shard).await else { break };
-            if failure.forwarded {
-                backoff.reset();
+            if failure.forwarded.is_some_and(|time| backoff.forwarded(time)) {
                 reported = None;
             }
             self.entry.failed(&failure.why);
@@ -61,7 +60,10 @@ impl Task {
     }
 
     async fn attempt(&self, shard: &Rc<Shard>) -> Result<(), Failure> {
-        let io = self.dial().await?;
+        let io = tokio::select! {
+            dialled = self.dial() => dialled?,
+            () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
+        };
         tune_outgoing(&io, self.forward.hung_timeout)?;
         let leg = Leg::new(shard, io, &self.entry, &self.forward);
         leg.run(|| {

@@ -2,6 +2,7 @@
 //!
 //! `/api/v1/versions` answers as SRS does, so that its consoles and scripts find a server they
 //! know; `/api/v1/status` is our own; `/healthz` is for probes.
+mod limited;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use limited::Limited;
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -34,7 +36,7 @@ where
     S: Fn() -> Snapshot + Clone + Send + Sync + 'static,
 {
     let stopping = shutdown.clone();
-    let serving = axum::serve(listener, router(snapshot))
+    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router(snapshot))
         .with_graceful_shutdown(stopping.cancelled_owned())
         .into_future();
     let overdue = async {

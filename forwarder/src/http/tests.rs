@@ -62,3 +62,45 @@ async fn a_client_that_says_nothing_does_not_keep_it_from_stopping() {
     shutdown.cancel();
     serving.await.expect("no panic").expect("a clean end");
 }
+
+/// Answers of an API to a request on `socket`: none if it was closed.
+async fn healthz(socket: &mut TcpStream) -> usize {
+    _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    socket.read(&mut [0; 512]).await.unwrap_or(0)
+}
+
+#[tokio::test]
+async fn idle_clients_take_a_bounded_number_of_descriptors() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(serve(listener, Snapshot::default, shutdown.clone()));
+    let mut idle = Vec::new();
+    for _ in 0..limited::MAX_CONNECTIONS {
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        assert_ne!(healthz(&mut socket).await, 0, "within the limit");
+        idle.push(socket);
+    }
+    let mut one_more = TcpStream::connect(address).await.expect("a connection");
+    assert_eq!(healthz(&mut one_more).await, 0, "over the limit");
+    drop(idle);
+    loop {
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        if healthz(&mut socket).await > 0 {
+            break;
+        }
+    }
+    shutdown.cancel();
+    serving.await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn no_client_stays_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut limited = Limited::new(listener, Duration::from_millis(10));
+    let _silent = TcpStream::connect(address).await.expect("a connection");
+    let (mut io, _) = axum::serve::Listener::accept(&mut limited).await;
+    let error = io.read(&mut [0; 16]).await.expect_err("its time is over");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}

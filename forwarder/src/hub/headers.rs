@@ -10,6 +10,9 @@ use crate::rtmp::message::MediaKind;
 /// Largest header that is kept. A real one has tens of bytes; something larger is no header.
 pub const MAX_HEADER_BYTES: usize = 256 << 10;
 
+/// Most bytes of headers that are kept in all: each joiner gets them.
+const MAX_HEADERS_BYTES: usize = 2 * MAX_HEADER_BYTES;
+
 /// Most header slots of a stream: tracks times kinds. More are passed on and not kept.
 pub const MAX_HEADERS: usize = 32;
 
@@ -57,7 +60,8 @@ impl Headers {
             return false;
         }
         self.slots.retain(|(kept, _)| !slot.replaces(*kept));
-        if self.slots.len() >= MAX_HEADERS {
+        let kept: usize = self.slots.iter().map(|(_, bytes)| bytes.len()).sum();
+        if self.slots.len() >= MAX_HEADERS || kept + payload.len() > MAX_HEADERS_BYTES {
             return false;
         }
         let at = self.slots.partition_point(|(kept, _)| *kept < slot);

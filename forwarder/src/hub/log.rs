@@ -234,10 +234,13 @@ impl Log {
                 Ok(home)
             }
             (failure, _) => {
-                // What was written of this message stays beyond `head`; nobody reads it, and the
+                // What was written of this message lies beyond `head`; nobody has read it, and the
                 // publisher is closed. Its successor starts on a segment of its own.
                 self.writer = None;
                 self.segments.retain(|segment| segment.base() < self.head);
+                if let Some(last) = self.segments.back() {
+                    last.truncate(self.head);
+                }
                 Err(failure.unwrap_or_else(|| io::ErrorKind::OutOfMemory.into()))
             }
         }

@@ -50,6 +50,13 @@ impl Segment {
         self.first_sequence
     }
 
+    /// Gives back what lies behind `end`: a message that could not be written to its end. Only for
+    /// a segment whose writer is gone; nobody has read what lies there.
+    pub fn truncate(&self, end: u64) {
+        let len = usize::try_from(end.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.written.fetch_min(len, Ordering::AcqRel);
+    }
+
     /// The messages that begin in this segment.
     pub fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)

@@ -184,13 +184,15 @@ impl Stream {
 #[derive(Debug)]
 pub struct Publisher {
     stream: Arc<Stream>,
+    /// Something was appended since the readers were woken.
+    unsaid: bool,
     on_change: Arc<super::Changes>,
 }
 
 impl Publisher {
     pub(super) fn new(stream: Arc<Stream>, on_change: Arc<super::Changes>) -> Self {
         on_change.bump();
-        Self { stream, on_change }
+        Self { stream, unsaid: false, on_change }
     }
 
     /// Appends a message; readers learn of it at the next [`Self::flush`]. A message without a
@@ -211,15 +213,18 @@ impl Publisher {
             state.audio = audio;
         }
         drop(state);
+        self.unsaid = true;
         let counters = &self.stream.counters;
         counters.received_bytes.fetch_add(media.payload.len() as u64, Ordering::Relaxed);
         counters.messages.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Wakes the readers.
+    /// Wakes the readers, if there is something new for them.
     pub fn flush(&mut self) {
-        self.stream.lock().log.notify();
+        if std::mem::take(&mut self.unsaid) {
+            self.stream.lock().log.notify();
+        }
     }
 
     /// The stream.

@@ -393,3 +393,12 @@ fn readers_are_woken_once_until_they_look() {
     bench.keyframe(2, 10);
     assert_eq!(count.load(Ordering::Relaxed), 2);
 }
+
+#[test]
+fn readers_are_not_woken_for_a_part_of_a_message() {
+    let mut bench = Bench::new();
+    let count = Arc::new(AtomicUsize::new(0));
+    let _view = bench.publisher.stream().view(Box::new(Bell(Arc::clone(&count))));
+    bench.publisher.flush();
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}

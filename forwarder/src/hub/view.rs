@@ -3,6 +3,7 @@
 //! The view is refreshed once a pass, under the log's lock; between two refreshes it does not
 //! change, and everything below is read from it without a lock.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub struct View {
     last_timestamp: Timestamp,
     has_video: bool,
     phase: Phase,
+    /// The limit found last, since the last refresh: a pass asks for each of its subscribers.
+    limit_found: Cell<Option<(LagLimits, u64)>>,
 }
 
 impl View {
@@ -103,6 +106,7 @@ impl View {
             last_timestamp: Timestamp::default(),
             has_video: false,
             phase: Phase::Waiting,
+            limit_found: Cell::new(None),
         };
         view.refresh();
         view.trim(view.head);
@@ -145,6 +149,7 @@ impl View {
 
     fn take_over(&mut self, with_gop: bool) {
         self.tail.looked();
+        self.limit_found.set(None);
         let stream = Arc::clone(&self.stream);
         let state = stream.lock();
         let log = &state.log;
@@ -196,8 +201,17 @@ impl View {
         Start::At { offset: self.head, headers }
     }
 
-    /// The oldest offset a reader may stand at.
+    /// The oldest offset a reader may stand at, as of the last refresh.
     pub fn limit(&self, limits: &LagLimits, now: Instant) -> u64 {
+        if let Some((_, limit)) = self.limit_found.get().filter(|(of, _)| of == limits) {
+            return limit;
+        }
+        let limit = self.find_limit(limits, now);
+        self.limit_found.set(Some((*limits, limit)));
+        limit
+    }
+
+    fn find_limit(&self, limits: &LagLimits, now: Instant) -> u64 {
         let time = limits.time.as_millis().try_into().unwrap_or(u64::MAX);
         let horizon = self.stream.age_ms(now).saturating_sub(time);
         let least = self.sequence.saturating_sub(MAX_LAG_MESSAGES);

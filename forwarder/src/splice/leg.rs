@@ -382,6 +382,8 @@ async fn closed(socket: &TcpStream) {
     // Urgent data is not registered, so PRIORITY means the other thing that belongs to it: the read
     // side is closed.
     _ = socket.ready(Interest::PRIORITY | Interest::ERROR).await;
+    // An error that did not close it is seen once, not for ever.
+    _ = socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
 }
 
 /// The kernel forgot a pair that nobody took out.

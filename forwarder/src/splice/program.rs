@@ -118,6 +118,8 @@ impl SpliceProgram {
             .override_global("STRP_OFFSET", &offsets.strp_offset, true)
             .override_global("BYTES_ACKED", &offsets.bytes_acked, true)
             .load(object)?;
+        #[cfg(feature = "bpf-log")]
+        show_log(&mut ebpf);
         let sources = SockHash::try_from(take(&mut ebpf, "SRC")?)?;
         let maps = Maps {
             targets: SockHash::try_from(take(&mut ebpf, "DST")?)?,
@@ -313,6 +315,26 @@ impl Event {
     }
 }
 
+/// Passes on what a program with the feature `log` says, on a thread that lives as long as we.
+#[cfg(feature = "bpf-log")]
+fn show_log(ebpf: &mut Ebpf) {
+    let mut logger = match aya_log::EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        Err(error) => return tracing::warn!(%error, "the kernel program has no log"),
+    };
+    std::thread::spawn(move || {
+        loop {
+            let mut readable =
+                nix::libc::pollfd { fd: logger.as_raw_fd(), events: nix::libc::POLLIN, revents: 0 };
+            // SAFETY: one descriptor that `logger` keeps open, in memory that is ours.
+            if unsafe { nix::libc::poll(&raw mut readable, 1, -1) } < 0 {
+                return;
+            }
+            logger.flush();
+        }
+    });
+}
+
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, String> {
     ebpf.take_map(name).ok_or_else(|| format!("the kernel program has no map {name}"))
 }
@@ -322,15 +344,25 @@ fn why_not(error: &(dyn Error + 'static)) -> WhyNot {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let system = error.downcast_ref::<io::Error>();
-        if system.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        // Not EACCES: with that the verifier refuses a program.
+        if system.is_some_and(|error| error.raw_os_error() == Some(nix::libc::EPERM)) {
             return WhyNot::NotPermitted;
         }
         cause = error.source();
     }
-    // The verifier's log follows in further lines.
-    tracing::debug!(%error, "the kernel program cannot be loaded");
+    // The verifier's log follows in further lines; its complaint is the last but for counts.
     let text = error.to_string();
-    WhyNot::NotSupported(text.lines().next().unwrap_or_default().to_owned())
+    tracing::debug!(error = text, "the kernel program cannot be loaded");
+    let is_count = |line: &&str| {
+        let counts = ["processed ", "verification time ", "stack depth "];
+        line.is_empty() || counts.iter().any(|count| line.starts_with(count))
+    };
+    let mut lines = text.lines().filter(|line| !is_count(line));
+    let first = lines.next().unwrap_or_default();
+    WhyNot::NotSupported(match lines.next_back() {
+        Some(last) => format!("{first} … {last}"),
+        None => first.to_owned(),
+    })
 }
 
 /// What the kernel said, as it said it.

@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::Ended;
 use super::leg::target_closed;
@@ -103,11 +103,11 @@ impl Relay {
             }
             // A full send buffer becomes writable when a third of it is free, which for a slow
             // player may take longer than `write_timeout`: so ask for what it acknowledges.
-            let since = self.stall.look(target);
-            if since.elapsed() >= write_timeout {
+            let silence = self.stall.look(target).elapsed();
+            if silence >= write_timeout {
                 return Err(Ended::Stuck);
             }
-            let again = (since + write_timeout).min(Instant::now() + write_timeout / 4);
+            let again = (write_timeout - silence).min(write_timeout / 4);
             let writable = async {
                 tokio::select! {
                     biased;
@@ -117,7 +117,7 @@ impl Relay {
                     }
                 }
             };
-            timeout_at(again, writable).await.unwrap_or(Ok(()))?;
+            timeout(again, writable).await.unwrap_or(Ok(()))?;
         }
     }
 
@@ -286,3 +286,69 @@ const LARGE: usize = 32 << 10;
 /// Pipes kept by a thread: enough for legs that take turns.
 const IDLE_PIPES: usize = 4;
 const FLAGS: SpliceFFlags = SpliceFFlags::SPLICE_F_NONBLOCK.union(SpliceFFlags::SPLICE_F_MOVE);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+    use crate::rtmp::Timestamp;
+    use crate::rtmp::chunk::{Message, encode};
+    use crate::splice::{Leg, LegOptions, Splice, WhyNot};
+
+    const CHUNK_SIZE: u32 = 1 << 16;
+
+    /// Carries 16 MiB of chunks; gives how many pipes that left to the thread.
+    fn pipes_after_large_reads(walk: bool) -> usize {
+        let connection = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let dialled = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (dialled, listener.accept().unwrap().0)
+        };
+        let ((mut sender, source), (target, mut receiver)) = (connection(), connection());
+        let payload: Vec<u8> = (0..8_u32 << 20).map(|n| (n >> 10).to_le_bytes()[0]).collect();
+        let message =
+            Message { csid: 6, timestamp: Timestamp(1), kind: 9, msid: 1, payload: &payload };
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            encode(&message, CHUNK_SIZE, &mut |piece| bytes.extend_from_slice(piece));
+        }
+        let sent = bytes.clone();
+        let send = thread::spawn(move || sender.write_all(&sent));
+        let receive = thread::spawn(move || {
+            let mut received = Vec::new();
+            receiver.read_to_end(&mut received).map(|_| received)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let [source, target] = [source, target].map(|socket| {
+                socket.set_nonblocking(true).unwrap();
+                Rc::new(TcpStream::from_std(socket).unwrap())
+            });
+            let splice = Arc::new(Splice::user(WhyNot::Disabled));
+            let options = LegOptions {
+                chunk_size: CHUNK_SIZE,
+                walk,
+                soft_limit: 0,
+                hard_limit: 0,
+                write_timeout: Duration::from_secs(20),
+            };
+            let mut leg = Leg::new(&splice, source, target, options);
+            let ended = leg.run().await;
+            assert!(matches!(ended, Ended::Source(None)), "{ended:?}");
+            assert_eq!(!leg.open().is_lost() && leg.open().is_at_border(), walk);
+        });
+        send.join().unwrap().unwrap();
+        assert!(receive.join().unwrap().unwrap() == bytes, "other bytes came out than went in");
+        PIPES.with_borrow(Vec::len)
+    }
+
+    #[test]
+    fn large_reads_go_through_a_pipe_unless_their_chunks_are_walked() {
+        assert_eq!(pipes_after_large_reads(true), 0);
+        assert_eq!(pipes_after_large_reads(false), 1);
+    }
+}

@@ -1,4 +1,6 @@
 //! Real bytes through real pairs on loopback, compared; skipped where BPF does not work.
+mod walk;
+
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;

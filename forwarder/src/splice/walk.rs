@@ -182,9 +182,11 @@ impl Walk {
         } else if format == 0 || body.is_some_and(|body| body != (stream.len, stream.kind)) {
             return None;
         }
-        if format < 3 || extended.is_some() {
-            stream.extended = extended;
+        if format == 3 && extended != stream.extended {
+            // Who does not repeat the timestamp (old librtmp) has payload here.
+            return None;
         }
+        stream.extended = extended;
         let (left, whole) = (stream.left, (stream.left == 0).then_some(*stream));
         // RTMP 1.0 section 5.4.1: the size in force now, also for messages under way.
         self.chunk_left = left.min(self.chunk_size);

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["rtmp"]),
     ("telemetry", &["config"]),
     ("hub", &["rtmp", "status"]),
-    ("splice", &["status"]),
+    ("splice", &["rtmp", "status"]),
     ("conn", &["config", "hub", "rtmp", "splice", "status", "telemetry"]),
     ("forward", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
     ("edge", &["config", "conn", "hub", "rtmp", "splice", "status", "telemetry"]),

@@ -99,6 +99,15 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = write listen = ["0.0.0.0:1935"]"#,
     ),
     (
+        "a pid file without a name",
+        "pid = \"\"\n",
+        r#"f.toml:1:7: an empty path
+  |
+1 | pid = ""
+  |       ^^
+  = take the key out for none"#,
+    ),
+    (
         "a listener of the wrong type",
         "listen = true\n",
         r#"f.toml:1:10: invalid type: boolean `true`, expected an address to listen on or a list of them

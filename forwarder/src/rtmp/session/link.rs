@@ -17,7 +17,7 @@ const MAX_CHUNK_CHANGES: u32 = 100;
 const MAX_PONGS: u32 = 10;
 /// Smallest window acknowledged, so that a peer cannot ask for an answer to every byte.
 const MIN_ACK_WINDOW: u32 = 64 << 10;
-/// Acknowledgements a second.
+/// Acknowledgements a second before their time: later ones come with each whole window only.
 const MAX_ACKS: u32 = 10;
 /// How long a message may take from its first byte to its last.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(30);
@@ -63,15 +63,27 @@ impl Link {
         }
     }
 
+    /// Sets the configured window, as in [`Self::new`]; 0 leaves what the peer has announced.
+    pub(super) fn set_in_ack_size(&mut self, window: u32) {
+        self.ack_window_forced = window != 0;
+        if window != 0 {
+            self.ack_window = window;
+        }
+    }
+
     /// Counts bytes taken from the input, and acknowledges when half a window has come.
     ///
     /// FFmpeg and SRS acknowledge each half window too: a peer that waits for the
-    /// acknowledgement of a whole one never stalls.
+    /// acknowledgement of a whole one never stalls. It would for good if a whole one could go
+    /// without, since nothing more would come to be counted: the rate limits only what is early.
     pub(super) fn count_received(&mut self, now: Instant, bytes: usize) {
         self.received = self.received.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        let interval = u64::from(self.ack_window.max(MIN_ACK_WINDOW) / 2);
-        let due = self.ack_window != 0 && self.received - self.acknowledged >= interval;
-        if due && self.acks.allow(now, MAX_ACKS) {
+        let window = u64::from(self.ack_window.max(MIN_ACK_WINDOW));
+        let open = self.received - self.acknowledged;
+        if self.ack_window == 0 || open < window / 2 {
+            return;
+        }
+        if self.acks.allow(now, MAX_ACKS) || open >= window {
             self.acknowledged = self.received;
             // RTMP 1.0 section 5.4.3 has 32 bits; the count goes on modulo 2^32
             let [.., a, b, c, d] = self.received.to_be_bytes();

@@ -72,13 +72,17 @@ impl Hop {
         Self { sender, leg, receiver, target, is_kernel }
     }
 
-    /// Writes while the leg runs; `false` if the leg holds the sender up.
-    async fn send(&mut self, bytes: &[u8]) -> bool {
-        let write = timeout(HELD_UP, self.sender.write_all(bytes));
+    /// Writes while the leg runs.
+    async fn send(&mut self, bytes: &[u8]) {
         tokio::select! {
             ended = self.leg.run() => panic!("{ended:?}"),
-            written = write => written.map(Result::unwrap).is_ok(),
+            written = self.sender.write_all(bytes) => written.unwrap(),
         }
+    }
+
+    /// As [`Self::send`]; `false` if the leg holds the sender up, then a part is written.
+    async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        timeout(HELD_UP, self.send(bytes)).await.is_ok()
     }
 
     /// Reads while the leg runs.
@@ -118,7 +122,7 @@ fn random_bytes(len: usize) -> Vec<u8> {
 }
 
 /// How long a test may take.
-const WITHIN: Duration = Duration::from_secs(30);
+const WITHIN: Duration = Duration::from_secs(60);
 /// A write that is not done by then has met a closed window. Where this is wrong, on a host that
 /// stood still, a test sees a sender held up that is not, and still passes.
 const HELD_UP: Duration = Duration::from_millis(500);
@@ -169,15 +173,16 @@ fn a_reader_that_stops_holds_up_the_sender_and_loses_nothing() {
         let mut sent = 0;
         for piece in bytes.chunks(1 << 20) {
             sent += piece.len();
-            if !hop.send(piece).await {
+            if !hop.try_send(piece).await {
                 break;
             }
+            // The report has to pass another thread.
+            _ = timeout(Duration::from_millis(20), hop.leg.run()).await;
         }
         assert!(sent < bytes.len(), "32 MiB for a reader that does not read");
         let status = hop.leg.status();
         // In the kernel it is only to get the rest to the target, which takes none.
-        let most = if status.path == LegPath::Kernel { 16 << 20 } else { 128 << 10 };
-        assert!(status.backlog <= most, "{status:?}");
+        assert!(status.path == LegPath::Kernel || status.backlog <= 128 << 10, "{status:?}");
         // The last piece was written in part: whatever of it was, comes, then the end.
         hop.sender.shutdown().await.unwrap();
         let mut received = Vec::new();
@@ -240,15 +245,20 @@ fn an_end_comes_after_the_last_byte() {
             let most = 1 << rng.random_range(1..22_u32);
             let len = rng.random_range(0..=most);
             let bytes = random_bytes(len);
-            if rng.random() && len > 0 {
-                assert!(hop.send(&bytes[..len / 2]).await);
+            let first = len.min(rng.random_range(0..20_000));
+            if rng.random() {
+                hop.send(&bytes[..first]).await;
             } else {
-                hop.sender.write_all(&bytes[..len / 2]).await.unwrap();
+                hop.sender.write_all(&bytes[..first]).await.unwrap();
             }
-            hop.sender.write_all(&bytes[len / 2..]).await.unwrap();
-            hop.sender.shutdown().await.unwrap();
+            let sender = &mut hop.sender;
+            let write = async {
+                sender.write_all(&bytes[first..]).await.unwrap();
+                sender.shutdown().await.unwrap();
+            };
             let mut received = vec![0; len];
-            let (read, ended) = tokio::join!(hop.receiver.read_exact(&mut received), hop.leg.run());
+            let read = hop.receiver.read_exact(&mut received);
+            let ((), read, ended) = tokio::join!(write, read, hop.leg.run());
             read.unwrap();
             assert!(matches!(ended, Ended::Source(None)), "case {case}: {ended:?}");
             assert!(received == bytes, "case {case}: other bytes came out than went in");
@@ -266,7 +276,7 @@ fn a_sender_that_resets_ends_the_leg_after_what_it_sent() {
         for len in [1, 3000, 100_000] {
             let mut hop = Hop::new(&splice, options()).await;
             let bytes = random_bytes(len);
-            assert!(hop.send(&bytes).await);
+            hop.send(&bytes).await;
             hop.expect(&bytes).await;
             hop.sender.write_all(b"last words").await.unwrap();
             hop.sender.set_zero_linger().unwrap();
@@ -287,7 +297,7 @@ fn a_receiver_that_goes_ends_the_leg_with_bytes_under_way_or_without() {
         for (len, reset) in [(0, false), (0, true), (3000, true), (12 << 20, true)] {
             let mut hop = Hop::new(&splice, options()).await;
             let bytes = random_bytes(len);
-            hop.send(&bytes).await;
+            hop.try_send(&bytes).await;
             if reset {
                 hop.receiver.set_zero_linger().unwrap();
             }

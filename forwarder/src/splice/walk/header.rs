@@ -39,8 +39,7 @@ impl Header {
 
     /// Bytes needed before more can be said; 0 if the header is whole. `is_extended`: whether a
     /// type 3 header of a chunk stream has an extended timestamp, which by RTMP 1.0 section
-    /// 5.3.1.3 is the case if the header before it had. Old librtmp leaves it out; that is not
-    /// seen here.
+    /// 5.3.1.3 is the case if the header before it had.
     pub(super) fn missing(&self, is_extended: impl Fn(u32) -> bool) -> usize {
         let Some(csid) = self.csid() else {
             return self.basic().max(1) - self.len;

@@ -26,8 +26,7 @@ impl Walk {
                 length: stream.len,
                 later: stream.left.checked_sub(open)?,
                 kind: u32::from(stream.kind),
-                extended: u32::from(stream.extended.is_some()),
-                time: stream.extended.unwrap_or(0),
+                extended: stream.extended.unwrap_or(0),
             };
             if stream.left > 0 && matches!(stream.kind, kind::SET_CHUNK_SIZE | kind::ABORT) {
                 if stream.len != 4 {
@@ -67,7 +66,7 @@ impl Walk {
                 csid,
                 len: stream.length,
                 kind,
-                extended: (stream.extended != 0).then_some(stream.time),
+                extended: (stream.extended != 0).then_some(stream.extended),
                 left: stream.later + open,
                 word: word.to_be_bytes(),
             });

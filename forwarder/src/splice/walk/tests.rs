@@ -1,3 +1,4 @@
+//! Cut anywhere, padded, and read by the real reader.
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -214,7 +215,12 @@ fn abort_closes_a_message() {
 fn what_no_reader_takes_is_not_followed() {
     let type0 = [0, 0, 9, 0, 1, 44, 9, 1, 0, 0, 0];
     let streams: Vec<u8> = (2..36).flat_map(|csid| chunk(0, csid, &[0; 11], &[])).collect();
-    let cases: [(&str, Vec<u8>); 6] = [
+    let late0 = [0xff, 0xff, 0xff, 0, 1, 44, 9, 1, 0, 0, 0, 1, 2, 3, 4];
+    let cases: [(&str, Vec<u8>); 7] = [
+        (
+            "an extended timestamp that is not repeated",
+            [chunk(0, 6, &late0, &[0; 128]), chunk(3, 6, &[], &[7; 128])].concat(),
+        ),
         ("type 3 on a new chunk stream", chunk(3, 6, &[], &[1])),
         ("type 2 on a new chunk stream", chunk(2, 6, &[0; 3], &[1])),
         ("type 0 inside a message", [&type0, &type0].map(|f| chunk(0, 6, f, &[0; 128])).concat()),

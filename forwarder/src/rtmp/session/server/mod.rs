@@ -42,7 +42,7 @@ pub struct ServerConfig {
     pub chunk_size: u32,
     /// WindowAckSize and SetPeerBandwidth announced, bytes.
     pub out_ack_size: u32,
-    /// Send an acknowledgement each so many bytes; 0: as the peer asks.
+    /// Window of which each half is acknowledged, bytes; 0: as the peer asks.
     pub in_ack_size: u32,
 }
 
@@ -155,14 +155,19 @@ impl ServerSession {
         core.watch_idle();
     }
 
-    /// Sets the chunk size to announce: with the answer to `connect` if that was not given yet,
-    /// else at once. Not for a publisher that was accepted.
+    /// Changes what is announced with the answer to `connect`, which must not be given yet.
+    pub fn configure(&mut self, config: ServerConfig) {
+        self.core.link.set_in_ack_size(config.in_ack_size);
+        self.core.config = config;
+    }
+
+    /// Sets the chunk size of a player whose stream has another one than was announced.
     pub fn set_chunk_size(&mut self, size: u32) {
         let core = &mut self.core;
-        if matches!(core.phase, Phase::Connected) && core.config.chunk_size != size {
+        if core.config.chunk_size != size {
             core.link.set_chunk_size(size);
+            core.config.chunk_size = size;
         }
-        core.config.chunk_size = size;
     }
 
     /// Refuses `connect`: `_error` with `NetConnection.Connect.Rejected`; then close.
@@ -226,14 +231,16 @@ impl ServerSession {
 
     /// Refuses `publish` or `play` with an onStatus error such as `NetStream.Publish.BadName`.
     ///
-    /// The connection is to be closed; if the caller does not, `handle_timeout` ends the session
-    /// two seconds later.
+    /// Unless another of its message streams is in use, the connection is to be closed; if the
+    /// caller does not, `handle_timeout` ends the session two seconds later.
     pub fn reject(&mut self, msid: u32, code: &str, description: &str) {
         if let Some(stream) = self.core.streams.get_mut(msid) {
             stream.state = State::Idle;
         }
         self.core.notify(msid, "onStatus", status::error(code, description));
-        self.core.close_soon();
+        if !self.core.streams.any_in_use() {
+            self.core.close_soon();
+        }
     }
 
     /// Tells a player that the stream is over: StreamEOF and Play.UnpublishNotify.

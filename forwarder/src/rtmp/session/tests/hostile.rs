@@ -253,8 +253,27 @@ fn tiny_ack_window_costs_little() {
     let mut events = Vec::new();
     read_server(&mut outcome.session, outcome.now, &megabyte.0, &mut events).unwrap();
     assert_eq!(events.len(), 1000);
-    // at most ten in this second, each 16 bytes, though a megabyte came
-    assert_eq!(outcome.session.take_output().len(), 10 * 16);
+    // ten of 32 KiB and then one each 64 KiB, each 16 bytes, though a megabyte came
+    assert_eq!(outcome.session.take_output().len(), (10 + 10) * 16);
+}
+
+/// A peer that stops at a window without acknowledgement would stop for ever.
+#[test]
+fn no_window_goes_without_an_acknowledgement() {
+    const WINDOW: u64 = 100_000;
+    let window = Control::WindowAckSize(100_000);
+    let mut outcome = Script::publishing().control(&window).run();
+    let mut acknowledged = outcome.session.bytes_received();
+    let message = Script::default().message(8, 1, &[0xaf; 1000]);
+    for _ in 0..5000 {
+        let mut events = Vec::new();
+        read_server(&mut outcome.session, outcome.now, &message.0, &mut events).unwrap();
+        if let [.., a, b, c, d] = outcome.session.take_output()[..] {
+            acknowledged = u64::from(u32::from_be_bytes([a, b, c, d]));
+        }
+        let open = outcome.session.bytes_received() - acknowledged;
+        assert!(open < WINDOW, "{open} bytes open, all within one second");
+    }
 }
 
 #[test]
