@@ -277,7 +277,7 @@ impl Leg {
     /// Begins to come back to user space, if not there: from now on the source keeps what comes.
     fn hold(&mut self) {
         if let Way::Kernel(spliced, phase @ Phase::Carry(..)) = &mut self.way {
-            if let Err(error) = spliced.hold() {
+            if let Err(error) = spliced.hold(self.source.as_fd()) {
                 tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
             }
             *phase = Phase::Drain(Stall::default());
@@ -330,7 +330,7 @@ impl Leg {
             return;
         };
         // First of all, so that what is counted is all.
-        _ = spliced.hold();
+        _ = spliced.hold(self.source.as_fd());
         self.bytes += spliced.redirected();
         self.unsplices += 1;
         if self.knows_chunks() {
