@@ -225,6 +225,25 @@ fn players_wait_for_a_publisher_that_comes_later() {
 }
 
 #[test]
+fn a_stream_that_was_given_up_and_comes_back_has_players_again() {
+    let origin = Setup::new().start();
+    let edge = Setup::new()
+        .edge_of(&[origin.rtmp])
+        .edge("idle_timeout = \"300ms\"\nfailover_timeout = \"300ms\"")
+        .start();
+    let first = Recorder::start(edge.rtmp, "live/a");
+    for start in [5_000, 900_000] {
+        let live = Live::start(origin.rtmp, "live/a", Synthetic { start, ..Synthetic::default() });
+        wait_until("it is there", seconds(5), || edge.is_live("live/a"));
+        let player = Recorder::start(edge.rtmp, "live/a");
+        wait_until("media", seconds(5), || player.count() > 10);
+        live.stop(End::Polite);
+        wait_until("it is given up", seconds(5), || !edge.is_live("live/a"));
+    }
+    assert!(!first.ended() && edge.status().pulls[0].connects == 1, "another pull");
+}
+
+#[test]
 fn what_is_published_at_an_edge_is_at_the_origin() {
     let sink = Sink::start(free_address());
     let edge = edge_of(&[sink.address]);
@@ -384,6 +403,16 @@ fn each_client_is_shown_to_the_origin_if_it_is_to_judge_them() {
             drop(Peer::open(edge.rtmp, goal, "live?key=good/a").started());
             wait_until("it left", seconds(5), || edge.status().connections == 0);
         }
+    }
+
+    // one that accepts and says nothing has not said no
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let edge = Setup::new()
+        .edge_of(&[deaf.local_addr().unwrap(), gate.address])
+        .edge("connect_timeout = \"300ms\"\ntoken_traverse = true")
+        .start();
+    for n in 0..4 {
+        drop(Peer::open(edge.rtmp, Goal::Play, &format!("live?key=good/{n}")).started());
     }
 }
 

@@ -11,8 +11,10 @@ mod net;
 mod packages;
 mod process;
 mod publish;
+mod release;
 mod run;
 mod setup;
+mod soak;
 mod table;
 mod test;
 mod tidy;
@@ -43,6 +45,14 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Measure latency, join time or fan-out, beside nginx-rtmp if wanted.
     Bench(bench::Args),
+    /// Carry random streams and compare every byte.
+    Soak(soak::Args),
+    /// The relay that `bench splice` measures.
+    #[command(hide = true)]
+    BenchRelay(bench::splice::relay::Args),
+    /// Source and sink of `bench splice`.
+    #[command(hide = true)]
+    BenchLoad(bench::splice::load::Args),
     /// Publish an FLV file in real time with our own client.
     Publish(publish::Args),
 }
@@ -55,6 +65,9 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(args) => soak::run(&args),
+        Command::BenchRelay(args) => bench::splice::relay::run(&args),
+        Command::BenchLoad(args) => bench::splice::load::run(&args),
         Command::Publish(args) => publish::run(&args),
     };
     match result {

@@ -384,7 +384,7 @@ impl Default for Edge {
             retry_max: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
             failover_timeout: Duration::from_secs(5),
-            splice: When::Auto,
+            splice: When::Never,
             leg_soft_limit: 1 << 20,
             leg_hard_limit: 64 << 20,
         }

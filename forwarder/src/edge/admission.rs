@@ -24,7 +24,11 @@ pub(super) async fn run(edges: Arc<Edges>, vhost: Vhost, mut ask: Ask, shard: Rc
         Ask::Publish(ask) => (&ask.key, ask.connect.take()),
     };
     let Some(connect) = connect else { return };
-    match judge(&edges, &vhost, key, &connect, &shard).await {
+    let judged = tokio::select! {
+        judged = judge(&edges, &vhost, key, &connect, &shard) => judged,
+        () = shard.context().stop.cancelled() => return,
+    };
+    match judged {
         Ok(()) => shard.context().upstream.ask(ask),
         // The client may be gone.
         Err(refusal) => match ask {
@@ -34,7 +38,7 @@ pub(super) async fn run(edges: Arc<Edges>, vhost: Vhost, mut ask: Ask, shard: Rc
     }
 }
 
-/// The word of the first origin that can be reached. Nobody is admitted without.
+/// The word of the first origin that answers. Nobody is admitted without.
 async fn judge(
     edges: &Edges,
     vhost: &Vhost,
@@ -49,8 +53,10 @@ async fn judge(
             continue;
         };
         let mut session = session(vhost, connect);
-        let said = timeout(within, converse(&io, &mut session, shard)).await;
-        let said = said.unwrap_or_else(|_| Err(Failure::new("no answer in time")));
+        let Ok(said) = timeout(within, converse(&io, &mut session, shard)).await else {
+            edges.origins.failed(&origin, Instant::now());
+            continue;
+        };
         // nginx-rtmp says no by closing.
         return said.map_err(|failure| failure.refusal.unwrap_or_else(|| rejected(&failure.why)));
     }

@@ -202,6 +202,10 @@ impl Pull {
             if let Some(since) = self.lose(&origin) {
                 return Round::Served(since.elapsed());
             }
+            // It played nothing: the next player is not to wait for that.
+            if self.flow().publisher.is_none() && !edges.relays.has(&self.key) {
+                self.doubt();
+            }
         }
         self.report().state = "waiting";
         if let Some(refusal) = refused.filter(|_| !silent) {
@@ -215,6 +219,17 @@ impl Pull {
         let (_, since) = self.flow().from.take_if(|(from, _)| from == origin)?;
         self.mark_lost();
         Some(since)
+    }
+
+    /// Whether the stream is to be had is not known any more.
+    fn doubt(&self) {
+        self.outcome.send_if_modified(|outcome| {
+            let known = *outcome == Outcome::Playing;
+            if known {
+                *outcome = Outcome::Open;
+            }
+            known
+        });
     }
 
     /// From now on another origin is to be found in time.
@@ -261,6 +276,8 @@ impl Pull {
                 }
             }
             flow.from = Some((origin.clone(), now));
+            // It may have been given up while the origin was silent.
+            self.outcome.send_replace(Outcome::Playing);
         }
         self.lost.send_if_modified(|lost| lost.take().is_some());
         let Some(publisher) = &mut flow.publisher else { return Err(Lost::Taken) };

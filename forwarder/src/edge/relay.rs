@@ -139,7 +139,10 @@ impl Relay {
         stream: &Arc<Stream>,
         origin: &Destination,
     ) -> Result<(), Failure> {
-        let io = dial(origin, self.vhost.edge.connect_timeout).await?;
+        let io = tokio::select! {
+            dialled = dial(origin, self.vhost.edge.connect_timeout) => dialled?,
+            () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
+        };
         tune_outgoing(&io, self.vhost.forward.hung_timeout)?;
         let entry = Arc::new(Entry::new(stream, origin));
         self.edges.forwards.add(&entry);
@@ -268,7 +271,8 @@ impl Relays {
                 }
             }
         };
-        timeout(LEAVE, free).await.unwrap_or(false).then_some(Place { relays: self, key })
+        // Made only if it is free: one that is dropped gives back the place of another.
+        timeout(LEAVE, free).await.unwrap_or(false).then(|| Place { relays: self, key })
     }
 
     /// Whether `key` is relayed.
@@ -290,5 +294,25 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.relays.lock().remove(self.key);
         self.relays.changes.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_publisher_that_is_refused_leaves_the_place_to_who_has_it() {
+        let (relays, key) = (Relays::default(), StreamKey::new("v", "live", "a").expect("a name"));
+        let leave = CancellationToken::new();
+        let place = relays.enter(&key, &leave).await.expect("free");
+        for _ in 0..2 {
+            assert!(relays.enter(&key, &CancellationToken::new()).await.is_none());
+            assert!(relays.has(&key));
+        }
+        leave.cancel();
+        drop(place);
+        assert!(!relays.has(&key));
+        assert!(relays.enter(&key, &CancellationToken::new()).await.is_some());
     }
 }

@@ -1,7 +1,8 @@
 //! Where the stream of one origin is continued by another's.
 //!
 //! Origins fed by one master have the same messages at the same times, and a new connection begins
-//! with headers and the newest GOP, most of which the players have. What they have is left out;
+//! with headers and the newest GOP, most of which the players have. That may be the GOP before
+//! theirs, if the new origin is a little behind. What they have is left out;
 //! with the first message they do not have the stream goes on, in the middle of the GOP and with
 //! nothing missing. If the origins' times differ nothing is recognised, and the stream goes on with
 //! the new origin's keyframe.
@@ -18,10 +19,12 @@ const MAX_KNOWN: usize = 5000;
 /// Of a long message only so much of its beginning and its end is compared, bytes.
 const SAMPLE: usize = 64;
 
-/// What the readers of a stream have: the newest GOP, and headers.
+/// What the readers of a stream have: the newest two GOPs, and headers.
 #[derive(Debug, Default)]
 pub(super) struct Seam {
     frames: HashSet<u64>,
+    /// Those of the GOP before.
+    before: HashSet<u64>,
     headers: HashSet<u64>,
     /// A new connection has begun, and all it brought so far is known.
     resuming: bool,
@@ -52,8 +55,11 @@ impl Seam {
         };
         let id = fingerprint(media, !header);
         if self.resuming {
-            let known = if header { &self.headers } else { &self.frames };
-            if known.contains(&id) {
+            let known = match header {
+                true => self.headers.contains(&id),
+                false => self.frames.contains(&id) || self.before.contains(&id),
+            };
+            if known {
                 self.repeated += 1;
                 return false;
             }
@@ -62,7 +68,10 @@ impl Seam {
         }
         let known = if header { &mut self.headers } else { &mut self.frames };
         if keyframe || known.len() >= MAX_KNOWN {
-            known.clear();
+            let old = std::mem::take(known);
+            if !header {
+                self.before = old;
+            }
         }
         known.insert(id);
         true
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_same_timeline_goes_on_without_a_gap() {
-        for (behind, ahead) in [(40, 0), (43, 3), (50, 10)] {
+        for (behind, ahead) in [(30, 0), (40, 0), (43, 3), (50, 10)] {
             let mut seam = Seam::default();
             assert_eq!(play(&mut seam, 0, 47, 0).len(), 47);
             seam.resume();

@@ -11,6 +11,7 @@ use forwarder_ebpf::{NO_TARGET, OVER_HARD, OVER_SOFT, Stat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::Notify;
 
+use super::barrier::Barrier;
 use super::program::{Events, Pair, PairLimits, SpliceProgram};
 use super::socket::{self, TcpCounters};
 use super::{WhyNot, selftest};
@@ -19,6 +20,7 @@ use crate::privilege;
 /// The program, tested, and the thread that hands out its reports.
 pub(super) struct KernelSplice {
     program: SpliceProgram,
+    barrier: Barrier,
     waiting: Arc<Waiting>,
     /// Closed by our drop, which ends the thread.
     _stop: io::PipeWriter,
@@ -73,6 +75,9 @@ impl KernelSplice {
         selftest::run(&program).map_err(WhyNot::SelfTestFailed)?;
         let failed = |error: io::Error| WhyNot::NotSupported(format!("its reports: {error}"));
         let events = program.take_events().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let barrier = Barrier::new(&program)
+            .and_then(|barrier| barrier.wait(&program).map(|()| barrier))
+            .map_err(|error| WhyNot::NotSupported(format!("its parsers: {error}")))?;
         let (ended, stop) = io::pipe().map_err(failed)?;
         let waiting = Arc::<Waiting>::default();
         let of_thread = Arc::clone(&waiting);
@@ -85,7 +90,7 @@ impl KernelSplice {
                 of_thread.hand_out(events, &ended);
             })
             .map_err(failed)?;
-        Ok(Self { program, waiting, _stop: stop })
+        Ok(Self { program, barrier, waiting, _stop: stop })
     }
 
     /// From now on the kernel moves what comes from `source` to `target`.
@@ -127,7 +132,12 @@ impl Spliced {
     }
 
     /// No further byte leaves the source; what is on its way to the target goes on.
-    pub(super) fn hold(&self) -> io::Result<()> {
+    pub(super) fn hold(&self, source: BorrowedFd<'_>) -> io::Result<()> {
+        let (program, barrier) = (&self.kernel.program, &self.kernel.barrier);
+        super::socket::quiet(source)?;
+        // Whoever is in the middle of parsing it holds the lock that this takes.
+        TcpCounters::read(source)?;
+        barrier.wait(program)?;
         self.kernel.program.remove_source(&self.pair)
     }
 

@@ -46,8 +46,10 @@ pub struct Leg {
     choice: Choice,
     /// Bytes taken from the source, but those of the pair that is spliced now.
     bytes: u64,
-    /// What was taken from the source before the leg began.
+    /// What others took from the source, before the leg began or while it was stopped.
     consumed: Option<u64>,
+    /// Others may have read the source since the leg moved bytes.
+    stopped: bool,
     unsplices: u64,
 }
 
@@ -84,6 +86,7 @@ impl Leg {
             way: Way::User,
             relay: Relay::new(),
             bytes: 0,
+            stopped: false,
             unsplices: 0,
         }
     }
@@ -92,6 +95,7 @@ impl Leg {
     /// before the far end is told to send, so that not a byte passes user space. [`Self::run`]
     /// would do it too, after a look at what has come.
     pub fn arm(&mut self) {
+        self.resume();
         if matches!(self.way, Way::User) && self.relay.is_empty() {
             self.try_kernel();
         }
@@ -100,6 +104,7 @@ impl Leg {
     /// Moves bytes until something ends. Cancel safe: dropping the future loses nothing, and
     /// calling this again goes on.
     pub async fn run(&mut self) -> Ended {
+        self.resume();
         loop {
             let result = match self.way {
                 Way::User => self.relay().await,
@@ -127,7 +132,9 @@ impl Leg {
             self.leave();
         }
         drained?;
-        self.relay.flush(&self.target, self.options.write_timeout).await
+        self.relay.flush(&self.target, self.options.write_timeout).await?;
+        self.stopped = true;
+        Ok(())
     }
 
     /// Where the chunks stand, after [`Self::stop`] or [`Ended::Source`]. Lost if
@@ -165,7 +172,7 @@ impl Leg {
                 }
                 Read::End => {
                     self.relay.flush(&self.target, self.options.write_timeout).await?;
-                    self.check_consumed();
+                    self.check_consumed()?;
                     return Err(Ended::Source(None));
                 }
                 Read::Blocked => {
@@ -270,7 +277,7 @@ impl Leg {
     /// Begins to come back to user space, if not there: from now on the source keeps what comes.
     fn hold(&mut self) {
         if let Way::Kernel(spliced, phase @ Phase::Carry(..)) = &mut self.way {
-            if let Err(error) = spliced.hold() {
+            if let Err(error) = spliced.hold(self.source.as_fd()) {
                 tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
             }
             *phase = Phase::Drain(Stall::default());
@@ -314,8 +321,7 @@ impl Leg {
             }
         }
         self.leave();
-        self.check_consumed();
-        Ok(())
+        self.check_consumed()
     }
 
     /// Takes the pair out of the kernel, whatever is queued there, and keeps its figures.
@@ -324,7 +330,7 @@ impl Leg {
             return;
         };
         // First of all, so that what is counted is all.
-        _ = spliced.hold();
+        _ = spliced.hold(self.source.as_fd());
         self.bytes += spliced.redirected();
         self.unsplices += 1;
         if self.knows_chunks() {
@@ -343,18 +349,28 @@ impl Leg {
         self.options.walk && !self.walk.is_lost()
     }
 
-    /// Whether what has left the source's queue is what was moved. Not while spliced.
-    fn check_consumed(&mut self) {
+    /// Whether what has left the source's queue is what was moved: if not, the target lacks bytes
+    /// or has some twice. Not while spliced.
+    fn check_consumed(&mut self) -> Result<(), Ended> {
         let (Some(before), Some(now)) = (self.consumed, socket::consumed(self.source.as_fd()))
         else {
-            return;
+            return Ok(());
         };
         // A FIN counts as a byte.
         let taken = now.saturating_sub(before);
         if self.unsplices > 0 && taken != self.bytes && taken != self.bytes + 1 {
             let message = format!("{taken} bytes left a source, {} were moved", self.bytes);
             self.consumed = None;
-            _ = self.revoke(message);
+            return Err(self.revoke(message));
+        }
+        Ok(())
+    }
+
+    /// After [`Self::stop`]: what others read meanwhile is none of ours.
+    fn resume(&mut self) {
+        if std::mem::take(&mut self.stopped) {
+            let now = socket::consumed(self.source.as_fd());
+            self.consumed = now.and_then(|now| now.checked_sub(self.bytes));
         }
     }
 

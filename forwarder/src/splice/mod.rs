@@ -16,6 +16,7 @@
 //!
 //! This folder is the only one that knows how the kernel is spoken to.
 
+mod barrier;
 mod btf;
 mod choice;
 mod kernel;

@@ -19,14 +19,26 @@ pub fn cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 /// Bytes that are there when a source is inserted would wait for the next segment, which never
 /// comes if the window is closed. Setting `SO_RCVLOWAT`, to its default, makes the kernel look.
 pub fn kick(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let one: libc::c_int = 1;
+    set_low_water(socket, 1)
+}
+
+/// Has the kernel leave what comes in the socket's receive queue, until [`kick`].
+///
+/// Below the low-water mark TCP does not call who waits for data (`tcp_data_ready`), and the
+/// stream parser is such a one. The kernel caps the mark at half of `net.ipv4.tcp_rmem`'s largest,
+/// and ignores it when the window is all but closed.
+pub fn quiet(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_low_water(socket, libc::c_int::MAX)
+}
+
+fn set_low_water(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
     // SAFETY: an open descriptor, and a value of the length given that lives through the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_RCVLOWAT,
-            (&raw const one).cast(),
+            (&raw const bytes).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };

@@ -10,10 +10,11 @@ mod players;
 mod report;
 mod servers;
 mod source;
+pub mod splice;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 
 use crate::{cluster, process};
@@ -68,6 +69,8 @@ enum Bench {
     Join(join::Args),
     /// Many players of one stream on one process: what is delivered, and what it costs.
     Players(players::Args),
+    /// 1:1 legs in user space and in the kernel, beside no relay and HAProxy: what a hop costs.
+    Splice(splice::Args),
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -77,6 +80,12 @@ enum Peer {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    if let Bench::Splice(options) = &args.bench {
+        if args.peer.is_some() {
+            bail!("`bench splice` has HAProxy beside it without being asked");
+        }
+        return splice::run(options, args.rounds, args.json.as_deref());
+    }
     if !args.peer_only {
         cluster::build()?;
     }
@@ -102,5 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
             players::check_limit(options, limit)?;
             report::run(turns, args.json.as_deref(), |kind| players::measure(options, kind, cores))
         }
+        // Has run above, as it takes turns of its own.
+        Bench::Splice(_) => Ok(()),
     }
 }

@@ -475,3 +475,27 @@ fn auto_takes_large_bursts_to_the_kernel_and_small_ones_back() {
         assert_eq!(leg.status().unsplices, 1);
     });
 }
+
+#[test]
+fn what_others_read_from_a_source_while_its_leg_is_stopped_is_not_missed() {
+    on_both_paths(async |splice| {
+        let mut hop = Hop::new(&splice, options()).await;
+        let bytes = random_bytes(30_000);
+        hop.send(&bytes).await;
+        hop.expect(&bytes).await;
+        hop.leg.stop().await.unwrap();
+        hop.sender.write_all(&bytes).await.unwrap();
+        let (mut read, source) = (0, Rc::clone(&hop.leg.source));
+        while read < bytes.len() {
+            source.readable().await.unwrap();
+            read += source.try_read(&mut vec![0; bytes.len() - read]).unwrap_or_default();
+        }
+        hop.leg.arm();
+        hop.send(&bytes).await;
+        hop.expect(&bytes).await;
+        hop.sender.shutdown().await.unwrap();
+        let ended = hop.leg.run().await;
+        assert!(matches!(ended, Ended::Source(None)), "{ended:?}");
+        assert_eq!(splice.why_not().is_none(), hop.is_kernel);
+    });
+}
