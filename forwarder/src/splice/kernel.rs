@@ -131,14 +131,20 @@ impl Spliced {
         self.notify.notified().await;
     }
 
-    /// No further byte leaves the source; what is on its way to the target goes on.
+    /// No further byte leaves the source; what is on its way to the target goes on. An error that
+    /// is not the map's says that bytes may have been lost on the way.
     pub(super) fn hold(&self, source: BorrowedFd<'_>) -> io::Result<()> {
-        let (program, barrier) = (&self.kernel.program, &self.kernel.barrier);
-        super::socket::quiet(source)?;
-        // Whoever is in the middle of parsing it holds the lock that this takes.
+        let rested = self.rest(source);
+        self.kernel.program.remove_source(&self.pair)?;
+        rested
+    }
+
+    /// Waits until nobody is parsing the source, see [`super::barrier`].
+    fn rest(&self, source: BorrowedFd<'_>) -> io::Result<()> {
+        socket::quiet(source)?;
+        // Whoever is in the middle of it holds the lock that this takes.
         TcpCounters::read(source)?;
-        barrier.wait(program)?;
-        self.kernel.program.remove_source(&self.pair)
+        self.kernel.barrier.wait(&self.kernel.program)
     }
 
     pub(super) fn progress(&self, target: BorrowedFd<'_>) -> io::Result<Progress> {

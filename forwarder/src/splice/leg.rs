@@ -326,11 +326,11 @@ impl Leg {
 
     /// Takes the pair out of the kernel, whatever is queued there, and keeps its figures.
     fn leave(&mut self) {
+        // First of all, so that what is counted is all.
+        self.hold();
         let Way::Kernel(spliced, _) = std::mem::replace(&mut self.way, Way::User) else {
             return;
         };
-        // First of all, so that what is counted is all.
-        _ = spliced.hold(self.source.as_fd());
         self.bytes += spliced.redirected();
         self.unsplices += 1;
         if self.knows_chunks() {

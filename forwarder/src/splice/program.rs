@@ -12,7 +12,8 @@
 //!   at once. Compare [`stat`](SpliceProgram::stat) with what is acknowledged, and look at
 //!   [`Events`] always; unsplice over the soft limit, and TCP then holds the source. A pair that
 //!   is [broken](forwarder_ebpf::Stat::flags) has lost bytes: close both.
-//! - *Unsplice.* [`remove_source`](SpliceProgram::remove_source), then wait (poll, with a bound: a
+//! - *Unsplice.* Have the source's parser come to rest (`barrier`: what it reads without its programs
+//!   is dropped), [`remove_source`](SpliceProgram::remove_source), then wait (poll, with a bound: a
 //!   stalled peer drains never) until [`is_drained`](SpliceProgram::is_drained); now the target may
 //!   be written to and the source be read, nothing is lost; then
 //!   [`remove_target`](SpliceProgram::remove_target). Removing or shutting the target earlier drops
