@@ -2,100 +2,16 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::process::Command;
 
-use common::compare::{
-    Start, assert_headers_once, assert_monotonic, assert_same_media, assert_same_sequence,
-};
-use common::external::{Player, Publish, ffmpeg_publish};
-use common::flv::Tag;
-use common::media::{Clip, Synthetic};
-use common::nginx::Nginx;
+use common::compare::{Start, assert_headers_once, assert_same_sequence};
+use common::legs::{edge_of, paths, wait_legs};
+use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder};
 use common::raw::Raw;
-use common::server::{Cluster, Server, Setup};
+use common::server::{Cluster, Setup};
 use common::{free_address, seconds, wait_until};
 use forwarder::rtmp::amf0::Value;
 use nix::sys::signal::Signal;
-
-/// Where legs can be carried here: the top-level `kernel` that asks for it, and what `status` says.
-fn paths() -> Vec<(&'static str, &'static str)> {
-    let doctor = Command::new(env!("CARGO_BIN_EXE_forwarder")).arg("doctor").output();
-    let doctor = doctor.expect("forwarder doctor");
-    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    let kernel = said.lines().any(|line| line == "splice: kernel");
-    let all = [("never", "user"), ("always", "kernel")];
-    all.into_iter().take(if kernel { 2 } else { 1 }).collect()
-}
-
-/// An edge whose players all have legs.
-fn edge_of(origins: &[SocketAddr], kernel: &str) -> Setup {
-    Setup::new().global(&format!("kernel = \"{kernel}\"")).edge_of(origins).splice("always")
-}
-
-#[track_caller]
-fn wait_legs(edge: &Server, n: usize) {
-    wait_until(&format!("{n} legs"), seconds(15), || {
-        let legs = edge.status().legs;
-        legs.len() == n && legs.iter().all(|leg| !leg.origin.is_empty())
-    });
-}
-
-#[test]
-fn every_player_gets_by_a_leg_what_the_slave_got() {
-    for (kernel, path) in paths() {
-        let cluster = Cluster::start(1);
-        let slave = &cluster.slaves[0];
-        let edge = edge_of(&[slave.rtmp], kernel).start();
-        let (dir, url) = (edge.dir(), edge.url("live/a"));
-        let through_edge = [
-            ("ffmpeg", Player::ffmpeg(dir, &url)),
-            ("rtmpdump", Player::rtmpdump(dir, &url)),
-            ("gst", Player::gstreamer(dir, &url)),
-        ];
-        let recorder = Recorder::start(edge.rtmp, "live/a");
-        let direct = Player::rtmpdump(slave.dir(), &slave.url("live/a"));
-        wait_legs(&edge, 4);
-        slave.wait_players("live/a", 5);
-        let legs = edge.status().legs;
-        assert!(legs.iter().all(|leg| leg.path == path), "{legs:?}");
-        let (clip, how) = (Clip::plain(), Publish::default());
-        let to = cluster.master.url("live/a");
-        ffmpeg_publish(cluster.master.dir(), &clip.path, &to, how).succeed(seconds(30));
-        let want = direct.finish(seconds(20));
-        for (label, player) in through_edge {
-            let got = player.finish(seconds(30));
-            assert_same_media(label, &want, &got, Start::First);
-            assert_monotonic(label, &got);
-            if label != "ffmpeg" {
-                assert_headers_once(label, &want, &got);
-            }
-        }
-        wait_until("the end", seconds(5), || recorder.finished());
-        assert_same_media("recorder", &want, &recorder.tags(), Start::First);
-        drop(recorder);
-        wait_legs(&edge, 0);
-    }
-}
-
-#[test]
-fn nginx_is_an_origin_of_legs_too() {
-    for (kernel, _) in paths() {
-        let dir = tempfile::tempdir().unwrap();
-        let nginx = Nginx::start(dir.path(), None);
-        let edge = edge_of(&[nginx.address()], kernel).start();
-        let player = Player::rtmpdump(edge.dir(), &edge.url("live/a"));
-        let ffmpeg = Player::ffmpeg(edge.dir(), &edge.url("live/a"));
-        let direct = Player::rtmpdump(edge.dir(), &nginx.url("a"));
-        wait_until("all play", seconds(10), || nginx.plays() == 3);
-        let (clip, how) = (Clip::plain(), Publish::default());
-        ffmpeg_publish(edge.dir(), &clip.path, &nginx.url("a"), how).succeed(seconds(30));
-        let want = direct.finish(seconds(30));
-        let got = player.finish(seconds(30));
-        assert_same_media("rtmpdump", &want, &got, Start::First);
-        assert_same_media("ffmpeg", &want, &ffmpeg.finish(seconds(30)), Start::First);
-    }
-}
 
 #[test]
 fn status_shows_where_a_leg_is_carried() {
