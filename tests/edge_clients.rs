@@ -30,6 +30,13 @@ fn all_clients(dir: &Path, url: &str) -> Vec<(&'static str, Player)> {
 fn assert_all_played(clients: Vec<(&'static str, Player)>, want: &[Tag]) {
     for (label, player) in clients {
         let got = player.finish(seconds(30));
+        let last = |tags: &[Tag]| tags.iter().rposition(Tag::is_frame);
+        let end = match (last(want), last(&got)) {
+            // GStreamer often keeps the last message of nginx for itself, without an edge as well.
+            (Some(at), Some(end)) if label == "gst" && want[at] != got[end] => at,
+            _ => want.len(),
+        };
+        let want = &want[..end];
         match label {
             "vlc" => assert_same_pictures(label, want, &got),
             _ => assert_same_media(label, want, &got, Start::First),
@@ -75,16 +82,12 @@ fn every_client_gets_by_a_leg_what_nginx_sends() {
         let edge = edge_of(&[nginx.address()], kernel).start();
         let clients = all_clients(edge.dir(), &edge.url("live/a"));
         let direct = Player::rtmpdump(edge.dir(), &nginx.url("a"));
-        // Where nginx ends a stream, GStreamer keeps the last message, edge or not.
-        let (gst, clients): (Vec<_>, _) = clients.into_iter().partition(|(name, _)| *name == "gst");
-        let direct_gst = Player::gstreamer(edge.dir(), &nginx.url("a"));
-        let all = gst.len() + clients.len() + 2;
+        let all = clients.len() + 1;
         wait_until("all play", seconds(10), || nginx.plays() == all);
         let legs = edge.status().legs;
         assert!(legs.iter().all(|leg| leg.path == path), "{legs:?}");
         let (clip, how) = (Clip::plain(), Publish::default());
         ffmpeg_publish(edge.dir(), &clip.path, &nginx.url("a"), how).succeed(seconds(30));
         assert_all_played(clients, &direct.finish(seconds(30)));
-        assert_all_played(gst, &direct_gst.finish(seconds(30)));
     }
 }
