@@ -3,7 +3,8 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::compare::{Start, assert_headers_once, assert_same_sequence};
+use common::compare::{Start, assert_headers_once, assert_same_sequence, assert_whole_messages};
+use common::flv::{AUDIO, Tag, VIDEO};
 use common::legs::{edge_of, paths, wait_legs};
 use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder};
@@ -11,6 +12,7 @@ use common::raw::Raw;
 use common::server::{Cluster, Setup};
 use common::{free_address, seconds, wait_until};
 use forwarder::rtmp::amf0::Value;
+use forwarder::status::LegStatus;
 use nix::sys::signal::Signal;
 
 #[test]
@@ -42,10 +44,14 @@ fn twenty_players_survive_the_death_of_their_origin() {
         let mut cluster = Cluster::start(2);
         let origins: Vec<SocketAddr> = cluster.slaves.iter().map(|slave| slave.rtmp).collect();
         let edge = edge_of(&origins, kernel).start();
-        let live = Live::start(cluster.master.rtmp, "live/a", Synthetic::default());
+        let source = Synthetic { start: 500_000, ..Synthetic::default() };
+        let live = Live::start(cluster.master.rtmp, "live/a", source);
         cluster.slaves.iter().for_each(|slave| slave.wait_live("live/a"));
-        let all: Vec<Recorder> = (0..20).map(|_| Recorder::start(edge.rtmp, "live/a")).collect();
-        wait_until("media", seconds(10), || all.iter().all(|player| player.count() > 20));
+        let all: Vec<(String, Recorder)> = (0..20)
+            .map(|_| Peer::play(edge.rtmp, "live/a"))
+            .map(|peer| (peer.local().to_string(), Recorder::of(peer)))
+            .collect();
+        wait_until("media", seconds(10), || all.iter().all(|(_, player)| player.count() > 20));
         // the load is shared
         cluster.slaves.iter().for_each(|slave| slave.wait_players("live/a", 10));
         cluster.slaves[0].kill();
@@ -53,19 +59,46 @@ fn twenty_players_survive_the_death_of_their_origin() {
         live.wait_more(60);
         let legs = edge.status().legs;
         assert!(legs.iter().all(|leg| leg.path == path));
-        let moved = legs.iter().filter(|leg| leg.connects == 2).count();
-        assert_eq!((legs.len(), moved), (20, 10));
+        let moved: Vec<String> =
+            legs.iter().filter(|leg| leg.connects == 2).map(|leg| leg.player.clone()).collect();
+        assert_eq!((legs.len(), moved.len()), (20, 10));
         let sent = live.stop(End::Polite);
         let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
-        for (n, player) in all.iter().enumerate() {
+        for (address, player) in all {
             wait_until("the last frame", seconds(10), || player.has(last));
-            assert!(!player.ended(), "player {n} was disconnected");
+            assert!(!player.ended(), "{address} was disconnected");
             let got = player.tags();
-            // At most the one frame that was cut is not as it was published.
-            let odd = |tag: &&Tag| tag.is_frame() && !sent.contains(tag);
-            assert!(got.iter().filter(odd).count() <= 1, "player {n}");
+            if moved.contains(&address) {
+                assert_joined(&address, &source, &sent, &got);
+            } else {
+                assert_same_sequence(&address, &sent, &got, Start::Keyframe);
+                assert_headers_once(&address, &sent, &got);
+            }
         }
     }
+}
+
+/// `got` is as it was published up to some message, perhaps with a frame after it that was cut, and
+/// from the newest keyframe at the next origin on, with headers before it. Nothing is older than
+/// that keyframe's group of pictures.
+#[track_caller]
+fn assert_joined(label: &str, source: &Synthetic, sent: &[Tag], got: &[Tag]) {
+    // Headers come when the player joins, and when the next origin plays.
+    let headers = got.iter().enumerate().filter(|(_, tag)| tag.is_header());
+    let headers: Vec<usize> = headers.map(|(at, _)| at).collect();
+    let &[_, _, first, second] = &*headers else { panic!("{label}: headers at {headers:?}") };
+    let (mut before, after) = (got[..first].to_vec(), &got[first..]);
+    assert_eq!(after.iter().position(Tag::is_frame), Some(second + 1 - first), "{label}: headers");
+    assert_headers_once(label, sent, after);
+    before.truncate(before.iter().rposition(Tag::is_frame).expect("frames") + 1);
+    let cut = before.pop_if(|tag| !sent.contains(tag));
+    assert_eq!(assert_whole_messages(label, sent, &before), 0, "{label}: before the other origin");
+    assert_same_sequence(label, sent, after, Start::Keyframe);
+    let joined = &after[second + 1 - first];
+    let step = joined.timestamp.wrapping_sub(before[before.len() - 1].timestamp).cast_signed();
+    let group = source.offset(source.gop).cast_signed();
+    eprintln!("{label} goes on {step} ms from where it was, cut: {}", cut.is_some());
+    assert!(step > -group, "{label}: goes back by {step} ms");
 }
 
 #[test]
@@ -78,7 +111,7 @@ fn players_in_the_kernel_do_not_need_the_process() {
     wait_until("media", seconds(5), || player.count() > 20);
     edge.signal(Signal::SIGSTOP);
     let begin = std::time::Instant::now();
-    while begin.elapsed() < seconds(3) {
+    while begin.elapsed() < seconds(5) {
         let before = player.count();
         wait_until("media goes on", seconds(1), || player.count() > before);
     }
@@ -212,5 +245,69 @@ fn an_origin_that_hangs_is_left_but_not_while_the_player_has_paused() {
         wait_until("another origin", seconds(5), || connects() == 2);
         player.expect("NetStream.Play.Start");
         hung.signal(Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn a_player_chooses_what_its_leg_brings() {
+    for (kernel, _) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+        let mut player = Raw::connect(edge.rtmp);
+        player.ready();
+        player.play("a");
+        player.expect("NetStream.Play.Start");
+        let both = |media: &[(u8, u8)]| {
+            [AUDIO, VIDEO].iter().all(|kind| media.iter().any(|(is, _)| is == kind))
+        };
+        player.expect_media("audio and video", 20, both);
+        let wants = |on| vec![Value::Null, Value::Boolean(on)];
+        for (command, kind) in [("receiveAudio", AUDIO), ("receiveVideo", VIDEO)] {
+            player.command(1, command, 0.0, wants(false));
+            player.expect_media(command, 20, |media| media.iter().all(|(is, _)| *is != kind));
+            player.command(1, command, 0.0, wants(true));
+            player.expect_media(command, 20, both);
+            let back = player.media.iter().find(|(is, _)| *is == kind).unwrap();
+            assert!(kind == AUDIO || back.1 == 0x17, "video is back with {back:x?}");
+        }
+        assert_eq!(edge.status().legs[0].connects, 1);
+        live.stop(End::Polite);
+    }
+}
+
+#[test]
+fn a_player_takes_another_stream_on_the_connection_of_its_leg() {
+    for (kernel, path) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let lives = ["a", "b"]
+            .map(|name| Live::start(origin.rtmp, &format!("live/{name}"), Synthetic::default()));
+        let mut player = Raw::connect(edge.rtmp);
+        player.ready();
+        player.play("a");
+        player.expect("NetStream.Play.Start");
+        player.expect_media("the first stream", 20, |_| true);
+        // Not a word is waited for.
+        for (round, name) in ["b", "a", "a", "b"].into_iter().enumerate() {
+            if round % 2 == 0 {
+                player.command(1, "closeStream", 0.0, vec![Value::Null]);
+            } else {
+                player.command(0, "deleteStream", 0.0, vec![Value::Null, Value::Number(1.0)]);
+                player.command(0, "createStream", 7.0, vec![Value::Null]);
+            }
+            player.play(name);
+            player.expect("NetStream.Play.Start");
+            player.expect_media("media again", 20, |_| true);
+            wait_until("a leg", seconds(5), || {
+                let legs = edge.status().legs;
+                let is = |leg: &LegStatus| leg.stream == name && leg.path == path;
+                legs.len() == 1 && is(&legs[0])
+            });
+            let other = if name == "a" { "live/b" } else { "live/a" };
+            origin.wait_players(&format!("live/{name}"), 1);
+            origin.wait_players(other, 0);
+        }
+        lives.map(|live| live.stop(End::Polite));
     }
 }
