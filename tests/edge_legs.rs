@@ -268,8 +268,6 @@ fn a_player_chooses_what_its_leg_brings() {
             player.expect_media(command, 20, |media| media.iter().all(|(is, _)| *is != kind));
             player.command(1, command, 0.0, wants(true));
             player.expect_media(command, 20, both);
-            let back = player.media.iter().find(|(is, _)| *is == kind).unwrap();
-            assert!(kind == AUDIO || back.1 == 0x17, "video is back with {back:x?}");
         }
         assert_eq!(edge.status().legs[0].connects, 1);
         live.stop(End::Polite);
@@ -308,6 +306,8 @@ fn a_player_takes_another_stream_on_the_connection_of_its_leg() {
             origin.wait_players(&format!("live/{name}"), 1);
             origin.wait_players(other, 0);
         }
-        lives.map(|live| live.stop(End::Polite));
+        for live in lives {
+            live.stop(End::Polite);
+        }
     }
 }
