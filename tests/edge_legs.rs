@@ -26,6 +26,8 @@ fn status_shows_where_a_leg_is_carried() {
         let leg = edge.status().legs.remove(0);
         assert!(edge.status().splice.starts_with(path), "{}", edge.status().splice);
         assert_eq!((leg.path.as_str(), leg.stream.as_str()), (path, "a"), "{leg:?}");
+        let stream = edge.stream("live/a").expect("the stream of the leg");
+        assert_eq!((stream.state.as_str(), stream.players, stream.legs), ("legs", 1, 1));
         assert_eq!((leg.player, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
         wait_until("bytes grow", seconds(5), || {
             edge.status().legs[0].bytes > leg.bytes.max(10_000)
@@ -130,10 +132,11 @@ fn the_second_player_of_a_stream_shares_a_pull() {
     let first = Recorder::start(edge.rtmp, "live/a");
     wait_legs(&edge, 1);
     let others: Vec<Recorder> = (0..3).map(|_| Recorder::start(edge.rtmp, "live/a")).collect();
-    edge.wait_players("live/a", 3);
+    edge.wait_players("live/a", 4);
     origin.wait_players("live/a", 2);
     let status = edge.status();
     assert_eq!((status.legs.len(), status.pulls.len(), status.pulls[0].players), (1, 1, 3));
+    assert_eq!((status.streams.len(), status.streams[0].legs), (1, 1));
     wait_until("media", seconds(5), || others.iter().all(|player| player.count() > 10));
     live.wait_more(40);
     let sent = live.stop(End::Polite);
