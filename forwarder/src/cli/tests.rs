@@ -105,7 +105,7 @@ LEG TO          STREAM  ORIGIN         PATH    MOVED    BACKLOG  UNSPLICES
     assert!(idle.ends_with("\n\nno streams\n"), "{idle}");
 }
 
-fn snapshot() -> Snapshot {
+fn streams() -> Vec<StreamStatus> {
     let forwarding = ForwardStatus {
         destination: "127.0.0.1:19351".into(),
         state: "forwarding".into(),
@@ -151,6 +151,10 @@ fn snapshot() -> Snapshot {
         legs: 1,
         ..StreamStatus::default()
     };
+    vec![live, odd, elsewhere]
+}
+
+fn snapshot() -> Snapshot {
     let pull = PullStatus {
         vhost: "__defaultVhost__".into(),
         app: "live".into(),
@@ -182,7 +186,7 @@ fn snapshot() -> Snapshot {
         listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
         pulls: vec![pull],
         legs: vec![leg],
-        streams: vec![live, odd, elsewhere],
+        streams: streams(),
         totals: Totals {
             connections: 20,
             refused: 1,
