@@ -147,8 +147,10 @@ impl Row {
             let Quantiles { p50_ms, p99_ms, max_ms } = quantiles;
             format!("{p50_ms:.0}/{p99_ms:.0}/{max_ms:.0}")
         };
+        let others = self.gap_of_others.max_ms;
+        let others = if others.is_nan() { "-".to_owned() } else { format!("{others:.0}") };
         println!(
-            "{:<8}{:<8}{:>2}{:>8}{:>7}{:>8}{:>8}{:>24}{:>8.0}{:>24}{:>24}{:>9}",
+            "{:<8}{:<8}{:>2}{:>8}{:>7}{:>8}{:>8}{:>24}{others:>8}{:>24}{:>24}{:>9}",
             self.way.splice,
             self.way.kernel,
             self.round,
@@ -157,7 +159,6 @@ impl Row {
             self.closed,
             self.silent,
             cells(&self.gap),
-            self.gap_of_others.max_ms,
             cells(&self.missing),
             cells(&self.repeated),
             self.damaged,
