@@ -1,0 +1,2 @@
+//! Legs alone.
+mod common;
