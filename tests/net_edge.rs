@@ -70,8 +70,7 @@ fn players_and_origins_far_away_of_either_family() {
         let players = [(NEAR, 1935), (NEAR6, 1935), (NEAR, 1936), (NEAR6, 1936)]
             .map(|(host, port)| (format!("{host} {port} {path}"), play(host, port)));
         edges.iter().for_each(|edge| wait_legs(&link, edge, 2, path));
-        let live =
-            link.far.run(|| Live::start(origin.rtmp, "live/a", Synthetic::default()));
+        let live = link.far.run(|| Live::start(origin.rtmp, "live/a", Synthetic::default()));
         live.wait_more(200);
         edges.iter().for_each(|edge| wait_legs(&link, edge, 2, path));
         let sent = live.stop(End::Polite);
@@ -151,8 +150,7 @@ fn nothing_is_lost_when_the_network_comes_back() {
         let Some(link) = Link::new(4, Faults::far()) else { return };
         let origin = link.far.run(|| Setup::new().listen(any(1935)).start());
         let edge = link.near.run(|| edge_of(&[at(FAR6)], kernel).start());
-        let live =
-            link.far.run(|| Live::start(origin.rtmp, "live/a", Synthetic::default()));
+        let live = link.far.run(|| Live::start(origin.rtmp, "live/a", Synthetic::default()));
         let player = link.far.run(|| Recorder::start(at(NEAR), "live/a"));
         wait_until("media", seconds(10), || player.count() > 50);
         link.set(Faults { cut: true, ..Faults::far() });

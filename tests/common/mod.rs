@@ -20,6 +20,7 @@ pub mod nginx;
 pub mod peer;
 pub mod process;
 pub mod raw;
+pub mod segments;
 pub mod server;
 pub mod sink;
 
