@@ -1,4 +1,5 @@
 //! Legs alone, between sockets whose packets are late, lost, repeated, or overlap on purpose.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
 mod common;
 
 use std::future::Future;
@@ -264,13 +265,12 @@ fn segments_at_random_places_are_carried_once() {
 
 /// Whether it could be tried.
 fn play(name: &str, layout: &[Do], splice: &Arc<Splice>, path: LegPath) -> bool {
-    println!("{name}, {path:?}");
     let bytes = random_bytes(110_000, &mut SmallRng::seed_from_u64(8));
     let Some((mut peer, source)) = Handmade::connect(bytes) else { return false };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (receiver, _) = listener.accept().unwrap();
-    let mut receiver = Receiver::new(receiver);
+    let mut receiver = Receiver::new(format!("{name}, {path:?}"), receiver);
     block_on(async {
         let (mut leg, target) = leg(splice, source, target, 0);
         for step in layout {
@@ -294,39 +294,41 @@ fn play(name: &str, layout: &[Do], splice: &Arc<Splice>, path: LegPath) -> bool 
     });
     receiver.socket.set_nonblocking(false).unwrap();
     receiver.socket.read_to_end(&mut receiver.received).unwrap();
-    assert!(receiver.received == peer.whole(), "bytes behind the end");
+    assert!(receiver.received == peer.whole(), "{}: bytes behind the end", receiver.label);
     assert_eq!(splice.why_not().is_none(), path == LegPath::Kernel, "{}", splice.describe());
     true
 }
 
 /// Behind the target.
 struct Receiver {
+    /// Which stream this is.
+    label: String,
     socket: TcpStream,
     received: Vec<u8>,
 }
 
 impl Receiver {
-    fn new(socket: TcpStream) -> Self {
+    fn new(label: String, socket: TcpStream) -> Self {
         socket.set_nonblocking(true).unwrap();
-        Self { socket, received: Vec::new() }
+        Self { label, socket, received: Vec::new() }
     }
 
     /// Runs the leg until all is there that `peer` has sent without a gap.
     async fn wait(&mut self, leg: &mut Leg, peer: &mut Handmade) {
-        let begin = Instant::now();
+        let (begin, label) = (Instant::now(), &self.label);
         loop {
             match self.socket.read_to_end(&mut self.received) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                ended => panic!("the target: {ended:?}"),
+                ended => panic!("{label}: the target: {ended:?}"),
             }
             let (n, expected) = (self.received.len(), peer.whole());
-            assert!(expected.starts_with(&self.received), "wrong before byte {n}");
+            assert!(expected.starts_with(&self.received), "{label}: wrong before byte {n}");
             if n == expected.len() {
                 return;
             }
-            assert!(begin.elapsed() < WITHIN / 3, "{n} bytes of {}", expected.len());
+            assert!(begin.elapsed() < WITHIN / 3, "{label}: {n} bytes of {}", expected.len());
             if let Ok(ended) = timeout(Duration::from_millis(1), leg.run()).await {
-                panic!("the leg ended: {ended:?}");
+                panic!("{label}: the leg ended: {ended:?}");
             }
             if begin.elapsed() > PATIENCE {
                 peer.repeat();
