@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use fanout::Subscription;
-pub use legged::{Launch, LeggedPlayer, News, Order};
+pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use shard::{Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;
