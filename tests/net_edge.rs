@@ -7,10 +7,11 @@ use std::thread;
 use common::compare::{Start, assert_same_media, assert_same_sequence};
 use common::external::{Player, Publish, ffmpeg_publish};
 use common::flv::Tag;
+use common::legs::{self, paths};
 use common::link::{FAR, FAR6, Faults, Link, NEAR, NEAR6};
 use common::media::{Clip, Synthetic};
 use common::peer::{End, Live, Recorder};
-use common::server::{Server, Setup, paths};
+use common::server::{Server, Setup};
 use common::{seconds, wait_until};
 use forwarder::status::LegStatus;
 
@@ -34,10 +35,9 @@ fn at(host: IpAddr) -> SocketAddr {
     (host, 1935).into()
 }
 
-/// An edge on the near host whose players all have legs.
+/// An edge that listens there, and whose players all have legs.
 fn edge_of(origins: &[SocketAddr], kernel: &str) -> Setup {
-    let setup = Setup::new().global(&format!("kernel = \"{kernel}\"")).listen(any(1935));
-    setup.edge_of(origins).splice("always")
+    legs::edge_of(origins, kernel).listen(any(1935))
 }
 
 fn legs(link: &Link, edge: &Server) -> Vec<LegStatus> {
@@ -47,12 +47,9 @@ fn legs(link: &Link, edge: &Server) -> Vec<LegStatus> {
 /// Waits until the edge has `n` legs that play, all of them on `path`.
 #[track_caller]
 fn wait_legs(link: &Link, edge: &Server, n: usize, path: &str) {
-    let legs = || legs(link, edge);
-    wait_until(&format!("{n} legs"), seconds(15), || {
-        let legs = legs();
-        legs.len() == n && legs.iter().all(|leg| !leg.origin.is_empty())
-    });
-    assert!(legs().iter().all(|leg| leg.path == path), "{:?}", legs());
+    link.near.run(|| legs::wait_legs(edge, n));
+    let legs = legs(link, edge);
+    assert!(legs.iter().all(|leg| leg.path == path), "{legs:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod cases;
 pub mod compare;
 pub mod external;
 pub mod flv;
+pub mod legs;
 pub mod link;
 pub mod media;
 pub mod netns;

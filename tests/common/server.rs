@@ -264,16 +264,6 @@ pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(body.to_owned())
 }
 
-/// Where legs can be carried here: the top-level `kernel` that asks for it, and what `status` says.
-pub fn paths() -> Vec<(&'static str, &'static str)> {
-    let doctor = Command::new(env!("CARGO_BIN_EXE_forwarder")).arg("doctor").output();
-    let doctor = doctor.expect("forwarder doctor");
-    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    let kernel = said.lines().any(|line| line == "splice: kernel");
-    let all = [("never", "user"), ("always", "kernel")];
-    all.into_iter().take(if kernel { 2 } else { 1 }).collect()
-}
-
 /// A master and the slaves it forwards to.
 pub struct Cluster {
     /// Where to publish.
