@@ -340,4 +340,4 @@ impl Receiver {
 /// After which a peer sends again.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How long anything may take.
-const WITHIN: Duration = seconds(30);
+const WITHIN: Duration = seconds(60);
