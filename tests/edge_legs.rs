@@ -271,6 +271,11 @@ fn a_player_chooses_what_its_leg_brings() {
             player.expect_media(command, 20, |media| media.iter().all(|(is, _)| *is != kind));
             player.command(1, command, 0.0, wants(true));
             player.expect_media(command, 20, both);
+            if kind == VIDEO {
+                // Its header, and a keyframe.
+                let first: Vec<u8> = player.media_of(VIDEO).take(2).collect();
+                assert!(first.iter().all(|byte| byte >> 4 == 1), "{first:x?}");
+            }
         }
         assert_eq!(edge.status().legs[0].connects, 1);
         live.stop(End::Polite);
