@@ -1,10 +1,12 @@
 //! The chunk layer (RTMP 1.0 section 5.3): messages cut into chunks and put together again.
 
 mod header;
+mod position;
 mod reader;
 mod stream;
 mod writer;
 
+pub use position::{Position, StreamPosition};
 pub use reader::{
     ChunkError, ChunkReader, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MAX_PARTIAL_BYTES, MIN_CHUNK_SIZE,
 };
