@@ -108,7 +108,7 @@ fn status_shows_where_a_leg_is_carried() {
         let leg = edge.status().legs.remove(0);
         assert!(edge.status().splice.starts_with(path), "{}", edge.status().splice);
         assert_eq!((leg.path.as_str(), leg.stream.as_str()), (path, "a"), "{leg:?}");
-        assert_eq!((leg.player, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
+        assert_eq!((leg.peer, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
         wait_until("bytes grow", seconds(5), || {
             edge.status().legs[0].bytes > leg.bytes.max(10_000)
         });

@@ -13,6 +13,7 @@ pub mod cases;
 pub mod compare;
 pub mod external;
 pub mod flv;
+pub mod legs;
 pub mod media;
 pub mod nginx;
 pub mod peer;

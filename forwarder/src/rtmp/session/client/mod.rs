@@ -2,6 +2,8 @@
 
 mod reply;
 
+pub use reply::refusal;
+
 use std::time::{Duration, Instant};
 
 use super::held::Held;
@@ -31,6 +33,8 @@ pub enum Goal {
     Play,
     /// Only to hear what the server says to `connect`.
     Connect,
+    /// Only to `connect` as a publisher, for somebody who then says the rest.
+    Introduce,
 }
 
 /// What a client session needs to know.
@@ -133,6 +137,11 @@ impl ClientSession {
     /// Queues `play` and SetBufferLength, after [`ClientEvent::Ready`].
     pub fn play(&mut self) {
         self.core.ask();
+    }
+
+    /// The reader of what the server says next, for whoever goes on after [`Goal::Introduce`].
+    pub fn into_reader(self) -> ChunkReader {
+        self.reader
     }
 
     /// Whether nothing of a message was received that is not whole.
@@ -243,7 +252,7 @@ impl ClientSession {
                 _ => match self.core.config.goal {
                     Goal::Publish => "no answer to publish",
                     Goal::Play => "no answer to play",
-                    Goal::Connect => "no answer to connect",
+                    Goal::Connect | Goal::Introduce => "no answer to connect",
                 },
             }));
         }
@@ -316,7 +325,7 @@ impl Core {
         let text = |s: &str| Value::string(s);
         let mut object = vec![("app", text(&config.app))];
         match config.goal {
-            Goal::Publish => {
+            Goal::Publish | Goal::Introduce => {
                 object.push(("type", text("nonprivate")));
                 object.push(("flashVer", text(FLASH_VER_PUBLISH)));
                 object.push(("tcUrl", text(&config.tc_url)));
