@@ -139,6 +139,8 @@ fn a_publisher_survives_the_restart_of_its_origin() {
         let mut origin = Setup::new().start();
         let edge = edge_of(&[origin.rtmp], kernel).publish("grace = \"20s\"").start();
         let live = Live::start(edge.rtmp, "live/a", Synthetic::default());
+        // Its first messages are read on their way.
+        live.wait_more(30);
         wait_carried(&edge, path);
         origin.kill();
         edge.wait_live("live/a");
@@ -188,6 +190,7 @@ fn a_publisher_moves_to_another_origin() {
         let edge = edge_of(&addresses, kernel).start();
         let near = Recorder::start(edge.rtmp, "live/a");
         let live = Live::start(edge.rtmp, "live/a", Synthetic::default());
+        live.wait_more(30);
         let leg = wait_carried(&edge, path);
         let used = usize::from(leg.origin == addresses[1].to_string());
         origins[used].kill();
@@ -398,6 +401,7 @@ fn an_edge_that_stops_takes_leave_of_the_origin() {
         let sink = Sink::start(free_address());
         let mut edge = edge_of(&[sink.address], kernel).start();
         let live = Live::start(edge.rtmp, "live/a", Synthetic::default());
+        live.wait_more(30);
         wait_carried(&edge, path);
         assert_eq!(edge.terminate(), Some(0));
         let received = sink.received().pop().unwrap();
