@@ -263,7 +263,7 @@ fn publishers_are_told_when_there_is_no_origin() {
 fn type1(csid: u8, delta: u32, kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![0x40 | csid];
     out.extend_from_slice(&delta.to_be_bytes()[1..]);
-    out.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes()[1..]);
+    out.extend_from_slice(&u32::try_from(body.len()).expect("a short body").to_be_bytes()[1..]);
     out.push(kind);
     out.extend_from_slice(body);
     out
@@ -281,7 +281,7 @@ fn publish(csid: u32) -> Vec<u8> {
 #[track_caller]
 fn wait_received(sink: &Sink, what: &str, done: impl Fn(&Received) -> bool) -> Received {
     wait_until(what, seconds(10), || sink.received().last().is_some_and(&done));
-    sink.received().pop().unwrap()
+    sink.received().pop().expect("received")
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn chunk_sizes_that_change_on_the_way_are_followed() {
 /// `tag` on chunk stream 4, as a message of its own.
 fn in_chunks(tag: &Tag, chunk_size: u32) -> Vec<u8> {
     let mut pieces = tag.body.chunks(chunk_size as usize);
-    let len = u32::try_from(tag.body.len()).unwrap();
+    let len = u32::try_from(tag.body.len()).expect("a short body");
     let first = pieces.next().unwrap_or_default();
     let mut out = raw::chunk(4, tag.timestamp, len, tag.kind, 1, first);
     for piece in pieces {

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use vhost::{announced, carries_publishers, names_vhost};
 
 use super::end::End;
+use super::legged::Wish;
 use super::play::{self, Playing};
 use super::socket::{abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
@@ -164,13 +165,9 @@ impl Connection {
                 ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
                     self.on_stop_role(msid)?;
                 }
-                ServerEvent::Pause(_, paused) => self.pause(paused)?,
-                ServerEvent::ReceiveAudio(_, wanted) => {
-                    self.with_playing(|playing| playing.select(Some(wanted), None));
-                }
-                ServerEvent::ReceiveVideo(_, wanted) => {
-                    self.with_playing(|playing| playing.select(None, Some(wanted)));
-                }
+                ServerEvent::Pause(_, paused) => self.wish(Wish::Pause(paused))?,
+                ServerEvent::ReceiveAudio(_, wanted) => self.wish(Wish::Audio(wanted))?,
+                ServerEvent::ReceiveVideo(_, wanted) => self.wish(Wish::Video(wanted))?,
                 _ => {}
             }
             if self.role.is_asking() {

@@ -69,7 +69,7 @@ pub enum EncoderNews {
     /// The origin has told the encoder something: message type, message stream id, body.
     Command(u8, u32, Vec<u8>),
     /// The connection reads again, and the stream goes through the hub.
-    Relay(Handover),
+    Relay(Box<Handover>),
     /// No origin takes the stream.
     Refused(Refusal),
     /// The encoder's socket is closed, or failed.

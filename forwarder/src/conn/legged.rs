@@ -58,10 +58,21 @@ pub struct LeggedPlayer {
 pub enum Order {
     /// Whole messages for the origin, in chunks of 128 bytes.
     Say(Vec<u8>),
-    /// The player has paused, so that silence is no fault of the origin's; or goes on.
-    Pause(bool),
+    /// What was just said holds for the next origin too.
+    Wish(Wish),
     /// End, and give the writing back: [`News::Ended`].
     Stop,
+}
+
+/// What a player wants of whichever origin serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing, for now: silence is no fault of the origin's. Or that it goes on.
+    Pause(bool),
+    /// Whether it wants audio.
+    Audio(bool),
+    /// Whether it wants video.
+    Video(bool),
 }
 
 /// From a leg to its player's connection.

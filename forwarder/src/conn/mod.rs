@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, OwnedMedia};
 pub use fanout::Subscription;
-pub use legged::{Launch, LeggedPlayer, News, Order};
+pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use shard::{Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;

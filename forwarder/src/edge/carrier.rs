@@ -13,7 +13,7 @@ use super::legs::Entry;
 use super::outlet::{self, Outlet, Said, Words};
 use super::prefix::Prefix;
 use super::through::Through;
-use crate::conn::{EncoderNews, OwnedMedia, Shard};
+use crate::conn::{EncoderNews, OwnedMedia, Shard, Totals};
 use crate::forward::Failure;
 use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::ChunkReader;
@@ -135,6 +135,11 @@ impl<'a> Carrier<'a> {
             }
         };
         match stopped {
+            // An origin may close when the encoder has said that it was all.
+            Stopped::Lost(_) if self.is_unpublished() => {
+                _ = self.news.send(EncoderNews::Closed("unpublished")).await;
+                End::Told
+            }
             Stopped::Lost(why) => {
                 let left = match &leg {
                     Some(leg) => prefix.resume(leg.open()),
@@ -351,10 +356,15 @@ impl<'a> Carrier<'a> {
             let error = SessionError::Timeout("nothing from the publisher");
             return Err(Stopped::Dismissed(EncoderNews::Broken(error)));
         }
-        if self.unpublished.is_some_and(|then| self.moved - then > STILL_PUBLISHES) {
+        if self.unpublished.is_some() && !self.is_unpublished() {
             return Err(Stopped::Lost("the origin ended the publish".into()));
         }
         Ok(())
+    }
+
+    /// Whether the publish is over by the encoder's own word.
+    fn is_unpublished(&self) -> bool {
+        self.unpublished.is_some_and(|then| self.moved.saturating_sub(then) <= STILL_PUBLISHES)
     }
 
     fn tell(&self, news: EncoderNews) -> Result<(), Stopped> {
@@ -363,7 +373,10 @@ impl<'a> Carrier<'a> {
 
     fn account(&mut self, figures: &LegStatus) {
         self.moved = figures.bytes;
-        self.through.account(self.shard, &self.entry, figures);
+        let new = self.entry.account((0, 0), figures);
+        let totals = &self.shard.context().totals;
+        Totals::add(&totals.received_bytes, new);
+        Totals::add(&totals.sent_bytes, new);
     }
 
     /// Ends the publish where `walk` stands.

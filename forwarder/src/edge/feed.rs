@@ -31,6 +31,8 @@ pub(super) enum Lost {
     Taken,
     /// Nothing came for too long, and there are other origins.
     Silent,
+    /// The origin said that the stream is over. Others may have it still: this one may be stopping.
+    Ended,
     /// It failed, or the origin ended it.
     Failed(Failure),
 }
@@ -129,8 +131,7 @@ impl<'a> Feed<'a> {
                     self.heard = now;
                     self.pull.append((self.edges, self.shard), self.origin, &media, now)?;
                 }
-                // Other origins may have it still: this one may be stopping.
-                ClientEvent::Finished => return Err(Failure::new("the stream ended there").into()),
+                ClientEvent::Finished => return Err(Lost::Ended),
                 _ => {}
             }
         }

@@ -51,13 +51,23 @@ impl Origins {
         self.resting().get(origin).is_some_and(|rest| now < rest.until)
     }
 
-    /// It could not be reached, or was lost.
+    /// It could not be reached, or was lost. What many streams see at once counts once.
     pub(super) fn failed(&self, origin: &Destination, now: Instant) {
         let mut resting = self.resting();
         let rest = resting.entry(origin.clone()).or_insert(Rest { failures: 0, until: now });
+        if now < rest.until {
+            return;
+        }
         let doubled = FIRST_REST.saturating_mul(1 << rest.failures.min(16));
         rest.failures = rest.failures.saturating_add(1);
         rest.until = now + doubled.min(LONGEST_REST);
+    }
+
+    /// It has ended a stream in order, as one that stops does: others are asked first for a moment.
+    pub(super) fn ended(&self, origin: &Destination, now: Instant) {
+        let mut resting = self.resting();
+        let rest = resting.entry(origin.clone()).or_insert(Rest { failures: 0, until: now });
+        rest.until = rest.until.max(now + FIRST_REST);
     }
 
     /// It serves. Whoever looks for an origin of `vhost` may try at once, if this is news.
@@ -130,12 +140,23 @@ mod tests {
         let all = origins.order(&edge, &key(1), now + SECOND / 4);
         assert_eq!(all, [usual[2].clone(), usual[0].clone(), first]);
         assert_eq!(origins.order(&edge, &key(1), now + SECOND), usual);
+        // Of many streams at once, one counts.
         for _ in 0..9 {
-            origins.failed(&usual[0], now);
+            origins.failed(&usual[0], now + SECOND);
         }
-        assert_ne!(origins.order(&edge, &key(1), now + SECOND), usual, "it rests longer");
-        assert_eq!(origins.order(&edge, &key(1), now + LONGEST_REST), usual, "but not for ever");
+        assert_eq!(origins.order(&edge, &key(1), now + 2 * SECOND), usual);
+        let mut at = now;
+        for _ in 0..9 {
+            origins.failed(&usual[0], at);
+            at = origins.resting()[&usual[0]].until;
+        }
+        assert_ne!(origins.order(&edge, &key(1), at - SECOND), usual, "it rests longer");
+        assert!(origins.rests(&usual[0], at - LONGEST_REST), "but not for ever");
+        assert!(!origins.rests(&usual[0], at));
         origins.works("v", &usual[0]);
         assert_eq!(origins.order(&edge, &key(1), now + SECOND), usual);
+        origins.ended(&usual[0], now + SECOND);
+        assert_ne!(origins.order(&edge, &key(1), now + SECOND), usual, "it may be stopping");
+        assert_eq!(origins.order(&edge, &key(1), now + SECOND + FIRST_REST), usual);
     }
 }

@@ -269,3 +269,101 @@ async fn write(io: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtmp::Timestamp;
+    use crate::rtmp::chunk::encode;
+    use crate::rtmp::golden::recordings;
+    use crate::rtmp::session::{ServerConfig, ServerEvent, ServerSession};
+
+    /// What is said after `connect` by a client of which `bytes` are a recording.
+    fn words(mut bytes: &[u8]) -> Option<Words> {
+        let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 0 };
+        let now = Instant::now();
+        let mut session = ServerSession::new(config, vec![7; HANDSHAKE_RANDOM].into(), now);
+        loop {
+            match session.read(now, &mut bytes).ok()?? {
+                ServerEvent::Connect(_) => session.accept_connect(),
+                ServerEvent::Publish(request) => {
+                    let transcript = session.take_transcript()?;
+                    let position = session.lend_reader().position()?;
+                    return Some(Words { transcript, position, msid: request.msid });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Our own `connect`.
+    fn connect() -> Vec<u8> {
+        let args = vec![Value::object([("app", Value::string("live"))])];
+        let mut sent = Vec::new();
+        let command = Command { name: "connect".to_owned(), transaction: 1.0, args };
+        command.encode(3, 0, 128, &mut sent);
+        sent
+    }
+
+    #[test]
+    fn encoders_can_be_spoken_for() {
+        let mut encoders = 0;
+        for recording in recordings() {
+            let name = &recording.name;
+            if !name.ends_with(".c2s") || !(name.starts_with("pub") || name.starts_with("fwd")) {
+                continue;
+            }
+            let words = words(&recording.bytes).unwrap_or_else(|| panic!("{name}: too much"));
+            assert!(mirrors(&connect(), &words), "{name}: {:?}", words.position);
+            assert!(words.transcript.create_stream().is_some(), "{name}");
+            encoders += 1;
+        }
+        assert!(encoders > 10);
+    }
+
+    /// The chunks of an encoder up to `publish`, with `before` said in front of that.
+    fn dialogue(before: &[u8]) -> Vec<u8> {
+        let mut out = vec![3];
+        out.extend([0; 2 * 1536]);
+        let call = |name: &str, transaction: f64, args: Vec<Value>, msid: u32| {
+            let (mut bytes, name) = (Vec::new(), name.to_owned());
+            Command { name, transaction, args }.encode(3, msid, 128, &mut bytes);
+            bytes
+        };
+        let url = Value::string("rtmp://a/live");
+        let object = Value::object([("app", Value::string("live")), ("tcUrl", url)]);
+        out.extend(call("connect", 1.0, vec![object], 0));
+        out.extend(call("createStream", 2.0, vec![Value::Null], 0));
+        out.extend(before);
+        out.extend(call("publish", 3.0, vec![Value::Null, Value::string("a")], 1));
+        out
+    }
+
+    #[test]
+    fn an_encoder_whose_state_cannot_be_had_is_not_spoken_for() {
+        let fits = |before: &[u8]| {
+            let words = words(&dialogue(before));
+            words.is_some_and(|words| mirrors(&connect(), &words))
+        };
+        let on = |csid: u32, timestamp: u32| {
+            let payload = &[0, 0, 16, 0];
+            let timestamp = Timestamp(timestamp);
+            let message =
+                Message { csid, timestamp, kind: kind::WINDOW_ACK_SIZE, msid: 0, payload };
+            let mut bytes = Vec::new();
+            encode(&message, 128, &mut |piece| bytes.extend_from_slice(piece));
+            bytes
+        };
+        assert!(fits(&[]));
+        assert!(fits(&on(2, 5)));
+        // a delta that is not the time itself
+        assert!(!fits(&[&on(2, 5)[..], &[0x82, 0, 0, 3, 0, 0, 16, 0]].concat()));
+        // half a message on another chunk stream
+        assert!(!fits(&on(2, 5)[..14]));
+        // a chunk stream whose id takes two bytes
+        assert!(!fits(&[&[0, 9], &on(2, 5)[1..]].concat()));
+        // too much
+        assert!(fits(&on(2, 0).repeat(60)));
+        assert!(!fits(&on(2, 0).repeat(70)));
+    }
+}

@@ -15,7 +15,7 @@ use super::legs::Entry;
 use super::uplink::Uplink;
 use super::{Edges, feed, refusal};
 use crate::config::Vhost;
-use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Totals};
+use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Totals, Wish};
 use crate::forward::Failure;
 use crate::rtmp::message::Control;
 use crate::rtmp::url::StreamKey;
@@ -59,9 +59,44 @@ struct Carrier {
     orders: mpsc::Receiver<Order>,
     /// What the player reads with.
     chunk_size: u32,
-    paused: bool,
+    wishes: Wishes,
     /// By the legs before this one: bytes, and returns from the kernel.
     moved: (u64, u64),
+}
+
+/// What the player wants, told to each origin.
+#[derive(Clone, Copy)]
+struct Wishes {
+    paused: bool,
+    audio: bool,
+    video: bool,
+}
+
+impl Wishes {
+    /// Of a player that has said nothing.
+    const PLAIN: Self = Self { paused: false, audio: true, video: true };
+
+    fn note(&mut self, wish: Wish) {
+        match wish {
+            Wish::Pause(paused) => self.paused = paused,
+            Wish::Audio(wanted) => self.audio = wanted,
+            Wish::Video(wanted) => self.video = wanted,
+        }
+    }
+
+    /// Tells an origin that was just asked to play.
+    fn tell(self, uplink: &mut Uplink) -> Result<(), Failure> {
+        if !self.audio {
+            uplink.ask(|session| session.receive_audio(false))?;
+        }
+        if !self.video {
+            uplink.ask(|session| session.receive_video(false))?;
+        }
+        if self.paused {
+            uplink.ask(|session| session.pause(true))?;
+        }
+        Ok(())
+    }
 }
 
 impl Own {
@@ -89,8 +124,8 @@ impl Own {
     async fn serve(&self, shard: &Rc<Shard>, player: LeggedPlayer) -> Option<News> {
         let LeggedPlayer { io, peer, request, chunk_size, lead, orders, news } = player;
         let write_timeout = self.vhost.play.write_timeout;
-        let mut carrier =
-            Carrier { io, write_timeout, orders, chunk_size, paused: false, moved: (0, 0) };
+        let wishes = Wishes::PLAIN;
+        let mut carrier = Carrier { io, write_timeout, orders, chunk_size, wishes, moved: (0, 0) };
         let stop = shard.context().stop.clone();
         let found = tokio::select! {
             found = self.search(shard) => found,
@@ -189,8 +224,7 @@ impl Own {
         leg: &mut Leg,
         on_trial: &mut Option<Instant>,
     ) -> Stopped {
-        carrier.paused = false;
-        if let Err(failure) = uplink.play() {
+        if let Err(failure) = uplink.play().and_then(|()| carrier.wishes.tell(uplink)) {
             return Stopped::Lost(failure.why);
         }
         let stop = shard.context().stop.clone();
@@ -208,8 +242,8 @@ impl Own {
                 },
                 order = carrier.orders.recv() => match order {
                     Some(Order::Say(messages)) => uplink.say(&messages),
-                    Some(Order::Pause(paused)) => {
-                        carrier.paused = paused;
+                    Some(Order::Wish(wish)) => {
+                        carrier.wishes.note(wish);
                         Ok(())
                     }
                     Some(Order::Stop) => return Stopped::Asked,
@@ -221,8 +255,12 @@ impl Own {
                 _ = look.tick() => {
                     self.account(shard, carrier, leg);
                     let figures = leg.status();
-                    if figures.bytes != moved || figures.backlog > 0 || carrier.paused {
+                    let paused = carrier.wishes.paused;
+                    if figures.bytes != moved || figures.backlog > 0 || paused {
                         (heard, moved) = (Instant::now(), figures.bytes);
+                    }
+                    if paused {
+                        *on_trial = None;
                     }
                     uplink.acknowledge(moved).and_then(|()| self.judge(moved, heard, on_trial))
                 }
@@ -352,7 +390,8 @@ impl Carrier {
         loop {
             match self.orders.recv().await {
                 // There is nobody to tell.
-                Some(Order::Say(_) | Order::Pause(_)) => {}
+                Some(Order::Say(_)) => {}
+                Some(Order::Wish(wish)) => self.wishes.note(wish),
                 Some(Order::Stop) => return Some(self.end(false)),
                 None => return None,
             }

@@ -151,3 +151,83 @@ impl Header {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtmp::chunk::{DEFAULT_CHUNK_SIZE, encode};
+
+    fn wire(kind: u8, msid: u32, payload: &[u8]) -> Vec<u8> {
+        let message = Message { csid: 4, timestamp: Timestamp(7), kind, msid, payload };
+        let mut bytes = Vec::new();
+        encode(&message, DEFAULT_CHUNK_SIZE, &mut |piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
+    fn prefix() -> Prefix {
+        Prefix::new(ChunkReader::new(), Walk::new(DEFAULT_CHUNK_SIZE), 1)
+    }
+
+    const VIDEO_HEADER: &[u8] = &[0x17, 0, 0, 0, 0, 1, 2];
+    const OTHER_VIDEO_HEADER: &[u8] = &[0x17, 0, 0, 0, 0, 1, 3];
+    const AUDIO_HEADER: &[u8] = &[0xaf, 0, 0x12, 0x10];
+    const METADATA: &[u8] = b"\x02\0\x0aonMetaData\x08\0\0\0\0\0\0\x09";
+    const VIDEO: &[u8] = &[0x17, 1, 0, 0, 0, 9];
+    const AUDIO: &[u8] = &[0xaf, 1, 9];
+
+    #[test]
+    fn the_newest_header_of_each_kind_is_remembered() {
+        let mut prefix = prefix();
+        for (kind, msid, payload) in [
+            (kind::DATA_AMF0, 1, METADATA),
+            (kind::VIDEO, 1, VIDEO_HEADER),
+            (kind::AUDIO, 1, AUDIO_HEADER),
+            (kind::VIDEO, 5, VIDEO_HEADER), // of another stream
+            (kind::VIDEO, 1, VIDEO),
+            (kind::VIDEO, 1, OTHER_VIDEO_HEADER),
+        ] {
+            assert!(!prefix.is_over());
+            prefix.feed(&wire(kind, msid, payload)).unwrap();
+        }
+        prefix.feed(&wire(kind::AUDIO, 1, AUDIO)).unwrap();
+        assert!(prefix.is_over(), "a frame of both has come");
+        let (_, headers) = prefix.into_parts().unwrap();
+        let payloads: Vec<&[u8]> = headers.iter().map(|header| &*header.payload).collect();
+        assert_eq!(payloads, [METADATA, AUDIO_HEADER, OTHER_VIDEO_HEADER]);
+    }
+
+    #[test]
+    fn a_stream_of_one_kind_is_known_after_a_while() {
+        let mut prefix = prefix();
+        for _ in 0..ENOUGH {
+            assert!(!prefix.is_over());
+            prefix.feed(&wire(kind::AUDIO, 1, AUDIO)).unwrap();
+        }
+        assert!(prefix.is_over());
+    }
+
+    #[test]
+    fn one_whose_headers_changed_later_is_not_resumed() {
+        for (payload, resumes) in [(VIDEO, true), (VIDEO_HEADER, false)] {
+            let mut prefix = prefix();
+            prefix.feed(&wire(kind::VIDEO, 1, VIDEO_HEADER)).unwrap();
+            let mut walk = prefix.walk();
+            walk.feed(&wire(kind::VIDEO, 1, payload));
+            assert_eq!(prefix.resume(&walk).is_some(), resumes);
+        }
+    }
+
+    #[test]
+    fn more_headers_than_are_remembered_keep_the_stream_here() {
+        let mut prefix = prefix();
+        for track in 0..=u8::try_from(MAX_HEADERS).unwrap() {
+            // an enhanced multitrack sequence start of one track
+            let payload = [0x96, 0x00, b'h', b'v', b'c', b'1', track, 1, 2, 3];
+            prefix.feed(&wire(kind::VIDEO, 1, &payload)).unwrap();
+        }
+        for _ in 0..ENOUGH {
+            prefix.feed(&wire(kind::AUDIO, 1, AUDIO)).unwrap();
+        }
+        assert!(!prefix.is_over() && prefix.into_parts().is_none());
+    }
+}

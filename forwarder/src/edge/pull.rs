@@ -190,6 +190,11 @@ impl Pull {
             match &lost {
                 Lost::Taken => return Round::Taken,
                 Lost::Silent => (closed, silent) = (false, true),
+                Lost::Ended => {
+                    closed = false;
+                    edges.origins.ended(&origin, Instant::now());
+                    self.complain(&origin, &Failure::new("the stream ended there"));
+                }
                 Lost::Failed(failure) => {
                     closed &= failure.refused;
                     refused = failure.refusal.as_ref().map(refusal::of_play).or(refused);

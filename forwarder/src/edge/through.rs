@@ -17,11 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::carrier::{Carrier, End};
-use super::legs::Entry;
 use super::outlet::{NoOutlet, Outlet, Words};
 use super::relay::{By, Place, Relay, already_published};
 use super::{Edges, feed, refusal};
-use crate::config::Vhost;
+use crate::config::{Destination, Vhost};
 use crate::conn::{Encoder, EncoderNews, Handover, OwnedMedia, Refusal, Shard};
 use crate::hub::Source;
 use crate::rtmp::chunk::ChunkReader;
@@ -93,7 +92,7 @@ impl Through {
         let Back { reader, unread, headers } = back;
         let accepted = headers.is_some();
         let handover = Handover { reader, unread, headers, answer };
-        if news.send(EncoderNews::Relay(handover)).await.is_err() {
+        if news.send(EncoderNews::Relay(Box::new(handover))).await.is_err() {
             return;
         }
         if accepted {
@@ -182,7 +181,7 @@ impl Through {
         &self,
         shard: &Rc<Shard>,
         words: &Words,
-        origin: &crate::config::Destination,
+        origin: &Destination,
     ) -> Result<Outlet, Option<Missed>> {
         let (edge, source) = (&self.vhost.edge, &self.source);
         let ask = (&self.key, &*source.param, &*source.path);
@@ -206,15 +205,5 @@ impl Through {
                 }
             }
         }
-    }
-}
-
-impl Through {
-    /// The encoder's place among the legs.
-    pub(super) fn account(&self, shard: &Shard, entry: &Entry, figures: &crate::splice::LegStatus) {
-        let new = entry.account((0, 0), figures);
-        let totals = &shard.context().totals;
-        crate::conn::Totals::add(&totals.received_bytes, new);
-        crate::conn::Totals::add(&totals.sent_bytes, new);
     }
 }

@@ -102,10 +102,15 @@ impl Uplink {
 
     /// Asks for the stream.
     pub(super) fn play(&mut self) -> Result<(), Failure> {
-        self.session.play();
         self.acknowledged = self.session.bytes_received();
-        let play = self.session.take_output();
-        self.say(&play)
+        self.ask(ClientSession::play)
+    }
+
+    /// Sends what `what` has the session say.
+    pub(super) fn ask(&mut self, what: impl FnOnce(&mut ClientSession)) -> Result<(), Failure> {
+        what(&mut self.session);
+        let said = self.session.take_output();
+        self.say(&said)
     }
 
     /// Acknowledges what a leg has moved, each half window.

@@ -54,7 +54,7 @@ impl Connection {
             Some(EncoderNews::Command(kind, msid, payload)) => {
                 self.session.pass_command(kind, msid, &payload);
             }
-            Some(EncoderNews::Relay(handover)) => self.end_carrying(handover),
+            Some(EncoderNews::Relay(handover)) => self.end_carrying(*handover),
             Some(EncoderNews::Refused(refusal)) => {
                 self.role = Role::None;
                 self.refuse(msid, &refusal.code, &refusal.description, now);

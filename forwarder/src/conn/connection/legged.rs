@@ -10,7 +10,7 @@ use tracing::debug;
 use super::role::{Asked, Role};
 use super::{Connection, END_LINGER, PLAY_FAILED, WRITE_TIMEOUT};
 use crate::conn::end::End;
-use crate::conn::legged::{Launch, LeggedPlayer, NEWS, News, ORDERS, Order};
+use crate::conn::legged::{Launch, LeggedPlayer, NEWS, News, ORDERS, Order, Wish};
 use crate::conn::socket::give_up_after;
 
 impl Connection {
@@ -97,9 +97,13 @@ impl Connection {
         Err(End::Stuck)
     }
 
-    pub(super) fn pause(&mut self, paused: bool) -> Result<(), End> {
-        self.with_playing(|playing| playing.pause(paused));
-        self.pass_on_then(Order::Pause(paused))
+    pub(super) fn wish(&mut self, wish: Wish) -> Result<(), End> {
+        self.with_playing(|playing| match wish {
+            Wish::Pause(paused) => playing.pause(paused),
+            Wish::Audio(wanted) => playing.select(Some(wanted), None),
+            Wish::Video(wanted) => playing.select(None, Some(wanted)),
+        });
+        self.pass_on_then(Order::Wish(wish))
     }
 
     /// The player has closed its stream: the leg is to end.

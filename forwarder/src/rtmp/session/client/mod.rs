@@ -144,6 +144,21 @@ impl ClientSession {
         self.reader
     }
 
+    /// Queues `pause`, behind [`Self::play`].
+    pub fn pause(&mut self, paused: bool) {
+        self.core.call_stream("pause", vec![Value::Boolean(paused), Value::Number(0.0)]);
+    }
+
+    /// Queues `receiveAudio`, behind [`Self::play`].
+    pub fn receive_audio(&mut self, wanted: bool) {
+        self.core.call_stream("receiveAudio", vec![Value::Boolean(wanted)]);
+    }
+
+    /// Queues `receiveVideo`, behind [`Self::play`].
+    pub fn receive_video(&mut self, wanted: bool) {
+        self.core.call_stream("receiveVideo", vec![Value::Boolean(wanted)]);
+    }
+
     /// Whether nothing of a message was received that is not whole.
     pub fn is_at_border(&self) -> bool {
         !self.reader.is_mid_message() && self.reader.partial_bytes() == 0

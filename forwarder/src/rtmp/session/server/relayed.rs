@@ -58,9 +58,18 @@ impl Core {
             _ => None,
         };
         self.keep(if message.msid == 0 { csid::COMMAND } else { csid::STREAM }, message);
-        if let Some(command) = command.filter(|command| command.name.starts_with("pause")) {
-            let paused = command.args.get(1).and_then(Value::as_bool).unwrap_or(true);
-            return Ok(ServerEvent::Pause(message.msid, paused));
+        let wanted = command.and_then(|command| command.args.get(1)).and_then(Value::as_bool);
+        match (command.map_or("", |command| &*command.name), wanted) {
+            ("pause" | "pauseRaw", paused) => {
+                return Ok(ServerEvent::Pause(message.msid, paused.unwrap_or(true)));
+            }
+            ("receiveAudio", Some(wanted)) => {
+                return Ok(ServerEvent::ReceiveAudio(message.msid, wanted));
+            }
+            ("receiveVideo", Some(wanted)) => {
+                return Ok(ServerEvent::ReceiveVideo(message.msid, wanted));
+            }
+            _ => {}
         }
         let Some(stream) = ended.and_then(|msid| self.streams.get_mut(msid)) else {
             return Ok(ServerEvent::Progress);

@@ -219,12 +219,13 @@ fn what_is_said_to_another_server_is_kept_for_it_and_not_answered() {
         .control(&Control::User(UserControl::PingResponse(2)))
         .control(&Control::User(UserControl::SetBufferLength { msid: 1, ms: 3000 }))
         .command(1, "pause", 5.0, vec![Value::Null, Value::Boolean(true)])
+        .command(1, "receiveAudio", 6.0, vec![Value::Null, Value::Boolean(false)])
         .call(0, "anything", &[&"x".repeat(300)])
         .call(1, "play", &["b"])
         .command(0, "deleteStream", 0.0, vec![Value::Null, Value::Number(1.0)]);
     let mut events = Vec::new();
     read_server(&mut session, now, &said.0, &mut events).expect("no error");
-    assert_eq!(events, ["Pause(1, true)", "StopPlay(1)"]);
+    assert_eq!(events, ["Pause(1, true)", "ReceiveAudio(1, false)", "StopPlay(1)"]);
     assert!(!session.has_output(), "an answer");
     let mut relayed = vec![0; HANDSHAKE_LEN];
     relayed.append(&mut session.take_relayed());
@@ -234,6 +235,7 @@ fn what_is_said_to_another_server_is_kept_for_it_and_not_answered() {
             "2/0 User(PingResponse(2))".to_owned(),
             "2/0 User(SetBufferLength { msid: 1, ms: 3000 })".to_owned(),
             "5/1 20 \"pause\", 5, null, true".to_owned(),
+            "5/1 20 \"receiveAudio\", 6, null, false".to_owned(),
             format!("3/0 20 \"anything\", 9, null, \"{}\"", "x".repeat(300)),
             "3/0 20 \"deleteStream\", 0, null, 1".to_owned(),
         ]
