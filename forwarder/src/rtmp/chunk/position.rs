@@ -1,5 +1,8 @@
 //! Where a reader of chunks stands, for another that goes on from there.
 
+use super::EXTENDED;
+use super::stream::first_delta;
+
 /// All that says how the next byte is to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -44,6 +47,22 @@ impl Position {
 }
 
 impl StreamPosition {
+    /// After a message that our writer wrote, whose first bytes these are; `None` if they are not.
+    pub fn after(written: &[u8]) -> Option<Self> {
+        let &[basic, t0, t1, t2, l0, l1, l2, kind, m0, m1, m2, m3] = written.first_chunk()?;
+        let timestamp = u32::from_be_bytes([0, t0, t1, t2]);
+        // It writes headers of type 0; of those with extended timestamps nobody asks.
+        (basic < 64 && timestamp < EXTENDED).then(|| Self {
+            csid: basic.into(),
+            timestamp,
+            delta: first_delta(timestamp),
+            len: u32::from_be_bytes([0, l0, l1, l2]),
+            kind,
+            msid: u32::from_le_bytes([m0, m1, m2, m3]),
+            ..Self::default()
+        })
+    }
+
     /// Bytes of the open message that have come.
     pub fn seen(&self) -> u32 {
         self.len.saturating_sub(self.left)

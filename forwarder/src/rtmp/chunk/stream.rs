@@ -101,10 +101,7 @@ impl ChunkStream {
         match fields {
             Fields::Type0 { time, len, kind, msid } => {
                 self.timestamp = time.ms;
-                // RTMP 1.0 section 5.3.1.2.4: a type 3 message after a type 0 one has the type 0
-                // timestamp as its delta, and FFmpeg and GStreamer write it so. Old librtmp and
-                // nginx-rtmp mean "same timestamp". A large one can only be the latter.
-                self.delta = if time.ms < MAX_FIRST_DELTA { time.ms } else { 0 };
+                self.delta = first_delta(time.ms);
                 (self.len, self.kind, self.msid) = (len, kind, msid);
                 self.extended = time.extended();
             }
@@ -244,6 +241,13 @@ impl ChunkStream {
             payload,
         }
     }
+}
+
+/// The delta of a type 3 message after a type 0 one: RTMP 1.0 section 5.3.1.2.4 has the type 0
+/// timestamp, and FFmpeg and GStreamer write it so. Old librtmp and nginx-rtmp mean "same
+/// timestamp". A large one can only be the latter.
+pub(super) fn first_delta(timestamp: u32) -> u32 {
+    if timestamp < MAX_FIRST_DELTA { timestamp } else { 0 }
 }
 
 impl Time {

@@ -11,7 +11,7 @@ use super::link::Link;
 use super::{ConnectRequest, SessionError};
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::Value;
-use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::chunk::{self, ChunkReader, DEFAULT_CHUNK_SIZE, Position};
 use crate::rtmp::handshake::ClientHandshake;
 use crate::rtmp::message::{MediaKind, MediaMessage, csid, kind};
 
@@ -92,6 +92,8 @@ pub struct ClientSession {
     reader: ChunkReader,
     /// What is left of an aggregate, or media that came before Play.Start.
     held: Option<Box<Held>>,
+    /// The last chunk size, window or bandwidth the server named, as it would be written again.
+    control: Vec<u8>,
     core: Core,
 }
 
@@ -105,6 +107,7 @@ impl ClientSession {
             handshake: Some(handshake),
             reader: ChunkReader::new(),
             held: None,
+            control: Vec::new(),
             core: Core {
                 link,
                 deadline: Some(now + config.deadline),
@@ -159,6 +162,17 @@ impl ClientSession {
         self.core.call_stream("receiveVideo", vec![Value::Boolean(wanted)]);
     }
 
+    /// Where the reader of what the server says stands, if at a border.
+    pub fn position(&self) -> Option<Position> {
+        self.reader.position()
+    }
+
+    /// The last chunk size, window or bandwidth that the server named, as a message; empty if it
+    /// named none. To say it twice does no harm.
+    pub fn last_control(&self) -> &[u8] {
+        &self.control
+    }
+
     /// Whether nothing of a message was received that is not whole.
     pub fn is_at_border(&self) -> bool {
         !self.reader.is_mid_message() && self.reader.partial_bytes() == 0
@@ -200,6 +214,17 @@ impl ClientSession {
             return Ok(None);
         };
         self.core.link.begin_message(now);
+        if matches!(
+            message.kind,
+            kind::SET_CHUNK_SIZE | kind::WINDOW_ACK_SIZE | kind::SET_PEER_BANDWIDTH
+        ) && message.csid < 64
+        {
+            self.control.clear();
+            let control = &mut self.control;
+            chunk::encode(&message, DEFAULT_CHUNK_SIZE, &mut |piece| {
+                control.extend_from_slice(piece);
+            });
+        }
         if message.kind == kind::AGGREGATE && self.core.is_ours(message.msid) {
             self.held = Some(Box::new(Held::split(&message)));
             return Ok(Some(ClientEvent::Progress));

@@ -18,7 +18,7 @@ use super::link::Link;
 use super::{SessionError, status};
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::{self, Value};
-use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::chunk::{ChunkReader, StreamPosition};
 use crate::rtmp::handshake::ServerHandshake;
 use crate::rtmp::message::{Control, UserControl, csid, kind};
 
@@ -187,11 +187,18 @@ impl ServerSession {
         self.core.relayed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The other server speaks no more, and has left the player reading with this chunk size.
-    pub fn end_relay(&mut self, chunk_size: u32) {
+    /// The other server speaks no more, and has left the player reading with this chunk size, and
+    /// with this knowledge of each chunk stream.
+    pub fn end_relay(&mut self, chunk_size: u32, spoken: Vec<StreamPosition>) {
         self.core.relayed = None;
-        self.core.link.assume_chunk_size(chunk_size);
+        self.core.link.assume(chunk_size, spoken);
         self.core.config.chunk_size = chunk_size;
+    }
+
+    /// What the client's reader knows of each chunk stream that the session used. Media that others
+    /// sent is not considered.
+    pub fn spoken(&self) -> &[StreamPosition] {
+        self.core.link.spoken()
     }
 
     /// Chunk size of what is sent, bytes.
