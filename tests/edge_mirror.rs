@@ -23,7 +23,8 @@ enum Last {
     StreamBegin,
 }
 
-const VIDEO: &[u8] = &[0x17, 1, 0, 0, 0, 9, 9, 9];
+const KEYFRAME: &[u8] = &[0x17, 1, 0, 0, 0, 9, 9, 9];
+const FRAME: &[u8] = &[0x27, 1, 0, 0, 0, 9, 9, 9];
 
 /// The body of a command.
 fn body(name: &str, transaction: f64, args: Vec<Value>) -> Vec<u8> {
@@ -81,9 +82,9 @@ fn answer(command: &Command, last: Last) -> Vec<u8> {
             out.extend(lean(2, 3, 0, &body("onBWDon", 0.0, vec![Value::Null, Value::Number(0.0)])));
             out.extend(lean(1, 3, kind::COMMAND_AMF0, &on_status("NetStream.Play.Start")));
             out.extend(lean(3, 3, 0, &on_status("NetStream.Data.Start")));
-            out.extend(raw::chunk(6, 40, 8, kind::VIDEO, 1, VIDEO));
+            out.extend(raw::chunk(6, 40, 8, kind::VIDEO, 1, KEYFRAME));
             for _ in 0..3 {
-                out.extend(lean(2, 6, 0, VIDEO));
+                out.extend(lean(2, 6, 0, FRAME));
             }
             out
         }
@@ -141,7 +142,7 @@ fn a_player_reads_on_as_a_reader_of_its_origin_would() {
                 }
                 frames.len() == 4
             });
-            assert!(frames.iter().all(|body| body == VIDEO), "{frames:?}");
+            assert_eq!(frames, [KEYFRAME, FRAME, FRAME, FRAME]);
             let status = edge.status();
             match last {
                 Last::Bandwidth => {

@@ -108,8 +108,12 @@ impl Uplink {
 
     /// What a player has to be told so that it reads on as a reader of the origin would, if it has
     /// `heard` this; `None` if nothing does that. An origin may write each header in relation to
-    /// its last one on that chunk stream.
+    /// its last one on that chunk stream; one that does has shown it by now, as it has said at least
+    /// two results and some bandwidths and sizes.
     pub(super) fn mirror(&self, heard: &[StreamPosition]) -> Option<&[u8]> {
+        if !self.session.leans() {
+            return Some(&[]);
+        }
         let control = self.session.last_control();
         let mut missing: &[u8] = &[];
         for stream in &self.position()?.streams {

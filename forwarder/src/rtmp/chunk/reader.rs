@@ -77,6 +77,8 @@ pub struct ChunkReader {
     /// Sum of the bodies under way.
     partial: usize,
     stash: Stash,
+    /// Some message began with another header than one of type 0.
+    leans: bool,
 }
 
 impl ChunkReader {
@@ -89,6 +91,7 @@ impl ChunkReader {
             lent: None,
             partial: 0,
             stash: Stash::default(),
+            leans: false,
         }
     }
 
@@ -108,6 +111,7 @@ impl ChunkReader {
             lent: None,
             partial: streams.iter().map(|stream| stream.body().len()).sum(),
             stash: Stash::of(&position.header),
+            leans: false,
             streams,
         }
     }
@@ -191,6 +195,7 @@ impl ChunkReader {
 
         let index = self.stream(header)?;
         let stream = &mut self.streams[index];
+        self.leans |= !stream.is_mid_message() && header.fields.format() != 0;
         stream.take_header(header.fields, repeated)?;
         // RTMP 1.0 section 5.4.1: one chunk size for all chunk streams, from the next header on,
         // also for messages under way.
@@ -292,6 +297,12 @@ impl ChunkReader {
             stream.end_message();
             stream.recycle();
         }
+    }
+
+    /// Whether any message has begun with a header that leans on the one before. Who writes several
+    /// messages of the same kind without does not.
+    pub fn leans(&self) -> bool {
+        self.leans
     }
 
     /// Chunk size in force for what is read, bytes.

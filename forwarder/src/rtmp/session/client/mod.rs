@@ -167,6 +167,11 @@ impl ClientSession {
         self.reader.position()
     }
 
+    /// As [`ChunkReader::leans`], of the server.
+    pub fn leans(&self) -> bool {
+        self.reader.leans()
+    }
+
     /// The last chunk size, window or bandwidth that the server named, as a message; empty if it
     /// named none. To say it twice does no harm.
     pub fn last_control(&self) -> &[u8] {
