@@ -118,7 +118,8 @@ fn what_is_published_is_at_the_origin_and_players_here_get_it_from_there() {
         let live = Live::start(edge.rtmp, "live/a?token=x", Synthetic::default());
         let leg = wait_carried(&edge, path);
         assert_eq!((leg.connects, leg.unsplices), (1, 0), "{leg:?}");
-        assert!(edge.stream("live/a").is_none(), "nothing of it is in the hub");
+        let stream = edge.stream("live/a").expect("the stream of the leg");
+        assert_eq!((stream.state.as_str(), stream.publisher), ("legs", leg.peer), "not in the hub");
         let near = Recorder::start(edge.rtmp, "live/a");
         wait_until("media", seconds(5), || near.count() > 20);
         live.wait_more(40);

@@ -1,6 +1,6 @@
 //! Drives our own client session over a blocking socket.
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,11 @@ impl Connection {
     pub fn finish(mut self) -> Result<()> {
         self.session.finish();
         self.flush()
+    }
+
+    /// Our address, as the server shows it.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        Ok(self.stream.local_addr()?)
     }
 
     /// Bytes received, handshake included.

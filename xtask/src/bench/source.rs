@@ -23,6 +23,8 @@ const MAGIC: &[u8; 8] = b"fwdstamp";
 /// FLV video header, NAL length and type, then the magic.
 const MAGIC_AT: usize = 10;
 const STAMP_END: usize = MAGIC_AT + 24;
+/// Stands behind.
+const FILL: u8 = 0x5a;
 
 /// What the stream is like.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,11 @@ impl Stamp {
         let (number, sent) = stamp.split_at_checked(8)?;
         let number = u64::from_be_bytes(number.try_into().ok()?);
         Some(Self { number, sent: u64::from_be_bytes(sent.try_into().ok()?) })
+    }
+
+    /// Whether a body with a stamp is as it was sent to its end.
+    pub fn is_whole(body: &[u8]) -> bool {
+        body.len() == STAMP_END || body.last() == Some(&FILL)
     }
 
     /// Time since it was sent.
@@ -186,7 +193,7 @@ fn video(shape: Shape, number: u64) -> Vec<u8> {
     body.extend(MAGIC);
     body.extend(number.to_be_bytes());
     body.extend(nanos().to_be_bytes());
-    body.resize(bytes, 0x5a);
+    body.resize(bytes, FILL);
     body
 }
 
