@@ -54,7 +54,7 @@ impl Connection {
             Some(EncoderNews::Command(kind, msid, payload)) => {
                 self.session.pass_command(kind, msid, &payload);
             }
-            Some(EncoderNews::Relay(handover)) => self.end_carrying(*handover),
+            Some(EncoderNews::Relay(handover)) => self.end_carrying(*handover, now),
             Some(EncoderNews::Refused(refusal)) => {
                 self.role = Role::None;
                 self.refuse(msid, &refusal.code, &refusal.description, now);
@@ -73,12 +73,12 @@ impl Connection {
     }
 
     /// Takes the reading back, and waits for a place in the hub.
-    fn end_carrying(&mut self, handover: Handover) {
+    fn end_carrying(&mut self, handover: Handover, now: Instant) {
         let Role::Carried { waiting, .. } = std::mem::replace(&mut self.role, Role::None) else {
             return;
         };
         let Handover { reader, unread, headers, answer } = handover;
-        self.session.return_reader(reader);
+        self.session.return_reader(now, reader);
         self.unread = unread;
         self.role = Role::AskedPublish { waiting, headers: headers.unwrap_or_default(), answer };
     }

@@ -20,9 +20,10 @@ impl ServerSession {
         std::mem::take(&mut self.reader)
     }
 
-    /// Goes on with a reader that stands at the next byte.
-    pub fn return_reader(&mut self, reader: ChunkReader) {
+    /// Goes on with a reader that stands at the next byte. A message it is in has its full time.
+    pub fn return_reader(&mut self, now: Instant, reader: ChunkReader) {
         self.reader = reader;
+        self.core.link.begin_message(now);
     }
 
     /// Counts bytes that somebody else has read, and acknowledges them.

@@ -56,6 +56,21 @@ fn message_left_unfinished() {
 }
 
 #[test]
+fn message_begun_while_others_read_has_its_full_time() {
+    let start = Instant::now();
+    let mut session = server(start);
+    read_server(&mut session, start, &Script::publishing().0, &mut Vec::new()).unwrap();
+    let mut reader = session.lend_reader();
+    let hour = start + Duration::from_secs(3600);
+    assert_eq!((session.poll_timeout(), session.handle_timeout(hour)), (None, Ok(())));
+    let video = Script::default().message(9, 1, &[0x27; 100]).0;
+    assert!(matches!(reader.read(&mut &video[..50]), Ok(None)));
+    session.return_reader(hour, reader);
+    assert_eq!(session.handle_timeout(hour + Duration::from_secs(29)), Ok(()));
+    assert!(session.handle_timeout(hour + Duration::from_secs(30)).is_err());
+}
+
+#[test]
 fn one_byte_a_second_does_not_keep_a_handshake_alive() {
     let start = Instant::now();
     let mut session = server(start);
