@@ -389,20 +389,25 @@ fn edges_of_edges_play_and_publish() {
 #[test]
 fn each_client_is_shown_to_the_origin_if_it_is_to_judge_them() {
     // The edge's own connections have no key.
-    let admits = |connect: &ConnectRequest| {
-        connect.forwarder.is_some() || connect.tc_url.contains("key=good")
-    };
+    let admits =
+        |connect: &ConnectRequest| connect.forwarder.is_some() || connect.tc_url.contains("good");
     let gate = Strict::start(Rules { admits, has_streams: true });
-    let edge =
-        Setup::new().edge_of(&[free_address(), gate.address]).edge("token_traverse = true").start();
-    for (goal, refused) in
-        [(Goal::Play, "NetStream.Play.Failed"), (Goal::Publish, "NetStream.Publish.Denied")]
-    {
-        for _ in 0..2 {
-            assert_refused(&edge, goal, "live?key=bad/a", refused);
-            drop(Peer::open(edge.rtmp, goal, "live?key=good/a").started());
-            wait_until("it left", seconds(5), || edge.status().connections == 0);
+    for splice in ["never", "always"] {
+        let edge = Setup::new().edge_of(&[free_address(), gate.address]).splice(splice);
+        let edge = edge.edge("token_traverse = true").start();
+        for (goal, refused) in
+            [(Goal::Play, "NetStream.Play.Failed"), (Goal::Publish, "NetStream.Publish.Denied")]
+        {
+            for _ in 0..2 {
+                assert_refused(&edge, goal, "live?key=bad/a", refused);
+                drop(Peer::open(edge.rtmp, goal, "live?key=good/a").started());
+                wait_until("it left", seconds(5), || edge.status().connections == 0);
+                drop(Peer::open_at(edge.rtmp, "good.tv", goal, "live/a").started());
+                wait_until("it left", seconds(5), || edge.status().connections == 0);
+            }
         }
+        let has_leg = edge.log().contains("publisher's leg connected");
+        assert_eq!(has_leg, splice == "always", "{}", edge.log());
     }
 
     // one that accepts and says nothing has not said no

@@ -65,8 +65,10 @@ pub struct Stat {
     pub padding: u32,
 }
 
-/// A flag of [`Walk::flags`]: a message that [`is_header`], or an aggregate, has begun.
-pub const HEADER_PASSED: u32 = 1;
+/// A flag of [`Walk::flags`]: an audio message that [`is_header`] has begun, or an aggregate.
+pub const AUDIO_HEADER_PASSED: u32 = 1;
+/// The same of video.
+pub const VIDEO_HEADER_PASSED: u32 = 2;
 
 /// Why an [`Event`] was sent.
 pub mod kind {
@@ -118,7 +120,7 @@ pub struct Walk {
     /// Why the walk has ended, one of [`punt`]; 0 while it goes on. Bytes are redirected all the
     /// same, but nothing else here is true any more.
     pub punt: u32,
-    /// [`HEADER_PASSED`].
+    /// [`AUDIO_HEADER_PASSED`], [`VIDEO_HEADER_PASSED`].
     pub flags: u32,
     /// Of the first two bytes of an open audio or video message: how many are still to come.
     pub peek_left: u32,
@@ -196,6 +198,16 @@ pub const fn is_header(kind: u32, first: u8, second: u8) -> bool {
         // AVC, and HEVC as some write it; not a command frame
         VIDEO => matches!(first & 0x0f, 7 | 12) && first >> 4 != 5 && second == 0,
         _ => false,
+    }
+}
+
+/// The flags of [`Walk::flags`] that a header in a message of type `kind` sets.
+pub const fn header_passed(kind: u32) -> u32 {
+    match kind {
+        AUDIO => AUDIO_HEADER_PASSED,
+        VIDEO => VIDEO_HEADER_PASSED,
+        AGGREGATE => AUDIO_HEADER_PASSED | VIDEO_HEADER_PASSED,
+        _ => 0,
     }
 }
 

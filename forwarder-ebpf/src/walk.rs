@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{bpf_loop, bpf_skb_load_bytes};
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::SkBuffContext;
 use forwarder_ebpf::{
-    AGGREGATE, AUDIO, CHUNK_STREAMS, ChunkStream, HEADER_PASSED, VIDEO, Walk, first_delta,
+    AGGREGATE, AUDIO, CHUNK_STREAMS, ChunkStream, VIDEO, Walk, first_delta, header_passed,
     is_header, punt,
 };
 
@@ -96,7 +96,7 @@ fn peek(segment: &mut Segment, walk: &mut Walk, kind: u32) -> Result<(), u32> {
     if walk.peek_left > 0 {
         walk.peek = u32::from(byte);
     } else if is_header(kind, walk.peek as u8, byte) {
-        walk.flags |= HEADER_PASSED;
+        walk.flags |= header_passed(kind);
     }
     Ok(())
 }
@@ -247,7 +247,7 @@ fn open_chunk(walk: &mut Walk, format: u8, mut stream: ChunkStream) -> Result<()
         _ => 0,
     };
     if begins && stream.kind == AGGREGATE {
-        walk.flags |= HEADER_PASSED;
+        walk.flags |= header_passed(AGGREGATE);
     }
     walk.streams[walk.csid as usize % CHUNK_STREAMS] = stream;
     Ok(())

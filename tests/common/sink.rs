@@ -1,7 +1,7 @@
 //! A slave that only writes down what is forwarded to it.
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ pub struct Received {
     pub stream: String,
     /// Its media.
     pub tags: Vec<Tag>,
+    /// Its answers to our pings.
+    pub pongs: Vec<u32>,
     /// It said that the publish is over.
     pub unpublished: bool,
     /// It is closed.
@@ -33,6 +35,8 @@ pub struct Sink {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     stop: Arc<AtomicBool>,
+    /// Asked of each connection, once for each change; 0: nothing.
+    ping: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -43,21 +47,30 @@ impl Sink {
         listener.set_nonblocking(true).expect("socket option");
         let received = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
-        let (all, stopped) = (Arc::clone(&received), Arc::clone(&stop));
+        let ping = Arc::new(AtomicU32::new(0));
+        let (all, stopped, asked) = (Arc::clone(&received), Arc::clone(&stop), Arc::clone(&ping));
         let thread = std::thread::spawn(move || {
             let mut threads = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((socket, _)) => {
-                        let (all, stopped) = (Arc::clone(&all), Arc::clone(&stopped));
-                        threads.push(std::thread::spawn(move || serve(socket, &all, &stopped)));
+                        let (all, stopped, asked) =
+                            (Arc::clone(&all), Arc::clone(&stopped), Arc::clone(&asked));
+                        threads.push(std::thread::spawn(move || {
+                            serve(socket, &all, &stopped, &asked);
+                        }));
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
             }
             threads.into_iter().for_each(|t| drop(t.join()));
         });
-        Self { address, received, stop, thread: Some(thread) }
+        Self { address, received, stop, ping, thread: Some(thread) }
+    }
+
+    /// Sends a PingRequest with this stamp to all who are connected.
+    pub fn ping(&self, stamp: u32) {
+        self.ping.store(stamp, Ordering::Relaxed);
     }
 
     /// What came so far, by connection.
@@ -80,7 +93,7 @@ impl Drop for Sink {
     }
 }
 
-fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool) {
+fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool, ping: &AtomicU32) {
     let index = {
         let mut all = all.lock().unwrap();
         all.push(Received::default());
@@ -92,7 +105,13 @@ fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool) {
     let random = vec![0x5a; 1536].into();
     let mut session = ServerSession::new(config, random, Instant::now());
     let mut buffer = vec![0; 65_536];
+    let mut pinged = 0;
     while !stop.load(Ordering::Relaxed) {
+        let asked = ping.load(Ordering::Relaxed);
+        if asked != pinged {
+            session.ping(asked);
+            pinged = asked;
+        }
         match socket.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {
@@ -139,6 +158,10 @@ fn feed(
             Ok(Some(ServerEvent::Media(m))) => {
                 let (kind, timestamp) = (m.kind.type_id(), m.timestamp.0);
                 received.tags.push(Tag { kind, timestamp, body: m.payload.to_vec() });
+                Answer::None
+            }
+            Ok(Some(ServerEvent::Pong(stamp))) => {
+                received.pongs.push(stamp);
                 Answer::None
             }
             Ok(Some(ServerEvent::Unpublish(_))) => {

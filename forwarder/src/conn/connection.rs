@@ -28,6 +28,7 @@ use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
 use crate::rtmp::session::{ConnectRequest, PlayRequest, ServerEvent, ServerSession, SessionError};
 use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
+use crate::splice;
 
 /// Serves one accepted socket to its end, and says in one line what it was.
 pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
@@ -106,6 +107,9 @@ impl Connection {
                 ready = io.writable(), if self.is_blocked() => {
                     ready.map_err(End::Io)?;
                     self.on_writable();
+                }
+                () = splice::closed(&io), if self.role.is_waiting() => {
+                    return Err(End::Closed("closed by peer"));
                 }
                 change = self.role.changed() => self.on_role_change(change)?,
                 () = timer.as_mut() => {
@@ -206,6 +210,13 @@ impl Connection {
         let request = Request::resolve(&connect.tc_url, &connect.app, stream)
             .map_err(|error: UrlError| error.to_string())?;
         let vhost = self.shard.context().config.vhost(&request.vhost).ok_or("no such vhost")?;
+        // A forwarder names the vhost where a client cannot have written it.
+        if connect.forwarder.is_some()
+            && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")
+            && named.vhost != request.vhost
+        {
+            return Err("a forwarder's stream in another vhost".into());
+        }
         let key = StreamKey::new(&vhost.name, &request.app, &request.stream)
             .map_err(|error| error.to_string())?;
         Ok((key, request.param, vhost.clone()))
@@ -420,7 +431,11 @@ impl Connection {
             | Role::Carried { .. }
             | Role::AskedPlay { .. }
             | Role::Legged { .. } => {}
-            Role::Publishing { last, silence, .. } => {
+            Role::Publishing { last, silence, missing, .. } => {
+                if missing.is_some_and(|(_, until)| now >= until) {
+                    let why = "its origin is lost, and its headers did not come again";
+                    return Err(End::Closed(why));
+                }
                 if now >= *last + silence.limit() {
                     return Err(SessionError::Timeout("nothing from the publisher").into());
                 }
@@ -451,7 +466,10 @@ impl Connection {
             | Role::Carried { .. }
             | Role::AskedPlay { .. }
             | Role::Legged { .. } => None,
-            Role::Publishing { last, silence, .. } => Some(*last + silence.limit()),
+            Role::Publishing { last, silence, missing, .. } => {
+                let silent = *last + silence.limit();
+                Some(missing.map_or(silent, |(_, until)| until.min(silent)))
+            }
             Role::Playing { playing, .. } => playing.deadline(),
         };
         let out = self.out_blocked_since.map(|since| since + WRITE_TIMEOUT);

@@ -15,6 +15,8 @@ use super::Shard;
 use super::upstream::{PublishGrant, Refusal};
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::flv;
+use crate::rtmp::message::{MediaKind, MediaMessage, UserControl};
 use crate::rtmp::session::{SessionError, Transcript};
 
 /// Starts the carrying on the shard of its encoder.
@@ -64,8 +66,8 @@ pub enum EncoderNews {
     Accepted,
     /// So many more bytes were read.
     Moved(u64),
-    /// The origin asks for a sign of life.
-    Ping(u32),
+    /// The origin asks for a sign of life, or gives the one that the encoder asked for.
+    Control(UserControl),
     /// The origin has told the encoder something: message type, message stream id, body.
     Command(u8, u32, Vec<u8>),
     /// The connection reads again, and the stream goes through the hub.
@@ -87,11 +89,47 @@ pub struct Handover {
     pub reader: ChunkReader,
     /// Bytes that were read and not looked at.
     pub unread: Vec<u8>,
-    /// The encoder was told that it publishes. Then this is what late joiners have to have; else
-    /// `None`.
-    pub headers: Option<Vec<OwnedMedia>>,
+    /// The encoder was told that it publishes, and this was learned of its stream; else `None`.
+    pub learned: Option<Learned>,
     /// A place in the hub, or why there is none.
     pub answer: oneshot::Receiver<Result<PublishGrant, Refusal>>,
+}
+
+/// What is known of a stream that others have read.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// What late joiners have to have.
+    pub headers: Vec<OwnedMedia>,
+    /// What they have to have besides.
+    pub missing: Missing,
+}
+
+/// Of which kinds the sequence headers are not known: the encoder has to send them again, as many
+/// do with each keyframe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Audio's.
+    pub audio: bool,
+    /// Video's.
+    pub video: bool,
+}
+
+impl Missing {
+    /// Whether anything is.
+    pub(super) fn any(self) -> bool {
+        self.audio || self.video
+    }
+
+    /// Whether `media` can be understood; notes what it brings.
+    pub(super) fn admits(&mut self, media: &MediaMessage<'_>) -> bool {
+        let (missing, is_header) = match media.kind {
+            MediaKind::Audio => (&mut self.audio, flv::audio(media.payload).header.is_some()),
+            MediaKind::Video => (&mut self.video, flv::video(media.payload).header.is_some()),
+            MediaKind::Data => return true,
+        };
+        *missing &= !is_header;
+        !*missing
+    }
 }
 
 /// An audio, video or data message.

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::CancellationToken;
 
 use super::encoder::EncoderLaunch;
 use super::legged::Launch;
@@ -58,6 +58,8 @@ pub struct PublishAsk {
     pub connect: Option<Box<ConnectRequest>>,
     /// The publisher.
     pub source: Source,
+    /// Cancelled when the publisher is gone, or its publish is over.
+    pub leave: CancellationToken,
     /// An origin took it, or says why not.
     pub reply: oneshot::Sender<Result<PublishGrant, Refusal>>,
 }
@@ -76,8 +78,6 @@ pub enum PublishGrant {
 pub struct Relayed {
     /// The right to append to the stream.
     pub publisher: Publisher,
-    /// To be dropped after `publisher`: the publish is over.
-    pub guard: DropGuard,
     /// No origin has it any more, and none was found.
     pub lost: oneshot::Receiver<Refusal>,
 }

@@ -13,19 +13,22 @@ use super::legs::Entry;
 use super::outlet::{self, Outlet, Said, Words};
 use super::prefix::Prefix;
 use super::through::Through;
-use crate::conn::{EncoderNews, OwnedMedia, Shard, Totals};
+use crate::conn::{EncoderNews, Learned, Shard, Totals};
 use crate::forward::Failure;
 use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::ChunkReader;
 use crate::rtmp::message::{Command, csid};
 use crate::rtmp::session::{SessionError, Transcript};
-use crate::splice::{Ended, Leg, LegOptions, LegPath, LegStatus, Walk};
+use crate::splice::{self, Ended, Leg, LegOptions, LegPath, LegStatus, Walk};
 
 /// How often a leg is looked at: for acknowledgements, figures and silence.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How long taking leave of an origin may take, its own goodbye not counted.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long an origin may take nothing of what was sent last. The next publisher may be waiting.
+const LEGACY: Duration = Duration::from_secs(2);
 
 /// An encoder that has unpublished says a few commands more; one that has not says this much.
 const STILL_PUBLISHES: u64 = 16 << 10;
@@ -37,6 +40,8 @@ pub(super) struct Carrier<'a> {
     io: Rc<TcpStream>,
     news: mpsc::Sender<EncoderNews>,
     outlet: Outlet,
+    /// The message stream on which the encoder publishes.
+    msid: u32,
     entry: Entry,
     look: Interval,
     stop: CancellationToken,
@@ -45,6 +50,10 @@ pub(super) struct Carrier<'a> {
     out_since: Instant,
     /// Bytes read before there was a leg.
     read: u64,
+    /// The origin lacks bytes that the leg took.
+    is_cut: bool,
+    /// Bytes read before by the connection, which counted them, that are not accounted for here.
+    counted: u64,
     /// Bytes moved in all; those of them that the connection knows of; when they grew last.
     moved: u64,
     told: u64,
@@ -57,17 +66,21 @@ pub(super) struct Carrier<'a> {
 pub(super) enum End {
     /// The encoder's connection was told.
     Told,
-    /// The origin is gone. `left`: a reader that stands where the bytes go on, and the headers so
-    /// far, if they are known.
-    Lost { why: String, left: Option<(ChunkReader, Vec<OwnedMedia>)> },
+    /// The origin is gone. `hung`: it is no good to others either. `left`: a reader that stands
+    /// where the bytes go on, and what is known of the stream, if that is known.
+    Lost { why: String, hung: bool, left: Option<(ChunkReader, Learned)> },
 }
 
 /// Why no more bytes are moved.
 enum Stopped {
-    /// The origin is gone, or is to be left.
+    /// The origin has closed, or is to be left. That may be for what this encoder sends.
     Lost(String),
+    /// The origin takes nothing, or does not answer.
+    Hung(String),
     /// The encoder is gone. All it sent was given to the origin.
     Gone(Option<io::Error>),
+    /// The encoder is gone, and the origin does not take what it sent.
+    Both,
     /// The encoder is to go.
     Dismissed(EncoderNews),
 }
@@ -91,7 +104,7 @@ impl<'a> Carrier<'a> {
         through: &'a Through,
         shard: &'a Rc<Shard>,
         (io, news): (Rc<TcpStream>, mpsc::Sender<EncoderNews>),
-        outlet: Outlet,
+        (outlet, msid): (Outlet, u32),
         entry: Entry,
     ) -> Self {
         let mut look = interval(LOOK);
@@ -103,12 +116,15 @@ impl<'a> Carrier<'a> {
             io,
             news,
             outlet,
+            msid,
             entry,
             look,
             stop: shard.context().stop.clone(),
             out: Vec::new(),
             out_since: Instant::now(),
             read: 0,
+            is_cut: false,
+            counted: 0,
             moved: 0,
             told: 0,
             heard: Instant::now(),
@@ -116,14 +132,8 @@ impl<'a> Carrier<'a> {
         }
     }
 
-    /// Carries to the end; `leave` is cancelled when the encoder is gone.
-    pub(super) async fn run(
-        mut self,
-        words: Words,
-        reader: ChunkReader,
-        unread: Vec<u8>,
-        leave: &CancellationToken,
-    ) -> End {
+    /// Carries to the end.
+    pub(super) async fn run(mut self, words: Words, reader: ChunkReader, unread: Vec<u8>) -> End {
         let Words { transcript, position, msid } = words;
         let mut prefix = Prefix::new(reader, Walk::resume(&position), msid);
         let mut leg = None;
@@ -136,26 +146,31 @@ impl<'a> Carrier<'a> {
         };
         match stopped {
             // An origin may close when the encoder has said that it was all.
-            Stopped::Lost(_) if self.is_unpublished() => {
+            Stopped::Lost(_) | Stopped::Hung(_) if self.is_unpublished() => {
                 _ = self.news.send(EncoderNews::Closed("unpublished")).await;
                 End::Told
             }
-            Stopped::Lost(why) => {
+            Stopped::Lost(ref why) | Stopped::Hung(ref why) => {
+                let (why, hung) = (why.clone(), matches!(stopped, Stopped::Hung(_)));
                 let left = match &leg {
                     Some(leg) => prefix.resume(leg.open()),
                     None => prefix.into_parts(),
                 };
-                End::Lost { why, left }
+                End::Lost { why, hung, left }
             }
             Stopped::Gone(error) => {
-                leave.cancel();
+                self.through.leave.cancel();
                 // The connection may be gone.
                 _ = self.news.send(EncoderNews::Gone(error)).await;
                 self.outlet.leave(self.shard).await;
                 End::Told
             }
+            Stopped::Both => {
+                _ = self.news.send(EncoderNews::Gone(None)).await;
+                End::Told
+            }
             Stopped::Dismissed(news) => {
-                leave.cancel();
+                self.through.leave.cancel();
                 let walk = leg.as_ref().map_or_else(|| prefix.walk(), |leg| leg.open().clone());
                 _ = timeout(FAREWELL, self.say_goodbye(&walk, msid)).await;
                 _ = self.news.send(news).await;
@@ -176,6 +191,7 @@ impl<'a> Carrier<'a> {
     ) -> Result<(), Stopped> {
         prefix.feed(&unread).map_err(broken)?;
         self.read = unread.len() as u64;
+        self.counted = self.read;
         self.out = unread;
         loop {
             self.flush()?;
@@ -204,7 +220,7 @@ impl<'a> Carrier<'a> {
             self.account(&LegStatus { path, bytes, backlog, unsplices: 0 });
             self.on_event(event, backlog, transcript)?;
             if backlog > 0 && self.out_since.elapsed() >= self.through.vhost.forward.hung_timeout {
-                return Err(Stopped::Lost("it takes nothing".into()));
+                return Err(Stopped::Hung("it takes nothing".into()));
             }
         }
     }
@@ -263,16 +279,29 @@ impl<'a> Carrier<'a> {
 
     /// Until the leg is over. Then it moves nothing, and knows where it stands.
     async fn drive(&mut self, leg: &mut Leg, transcript: &Transcript) -> Stopped {
+        let source = Rc::clone(&self.io);
+        let mut gone = false;
         let stopped = loop {
             let event = tokio::select! {
                 ended = leg.run() => return match ended {
                     Ended::Source(error) => Stopped::Gone(error),
-                    Ended::Target(error) => Stopped::Lost(
-                        error.map_or("closed by the origin".into(), |error| error.to_string()),
-                    ),
-                    Ended::Stuck => Stopped::Lost("it takes nothing".into()),
-                    Ended::OverLimit => Stopped::Lost("over leg_hard_limit".into()),
+                    _ if gone => Stopped::Both,
+                    Ended::Target(None) => Stopped::Lost("closed by the origin".into()),
+                    Ended::Target(Some(error)) => match error.kind() {
+                        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                            Stopped::Lost(error.to_string())
+                        }
+                        _ => Stopped::Hung(error.to_string()),
+                    },
+                    Ended::Stuck => Stopped::Hung("it takes nothing".into()),
+                    Ended::OverLimit => Stopped::Hung("over leg_hard_limit".into()),
                 },
+                () = splice::closed(&source), if !gone => {
+                    gone = true;
+                    leg.hurry(LEGACY);
+                    self.through.leave.cancel();
+                    continue;
+                }
                 event = self.event() => event,
             };
             let mut figures = leg.status();
@@ -283,7 +312,8 @@ impl<'a> Carrier<'a> {
             }
         };
         // Whatever comes of it, it stands still.
-        _ = leg.stop().await;
+        leg.hurry(LEGACY);
+        self.is_cut = leg.stop().await.is_err();
         stopped
     }
 
@@ -306,9 +336,8 @@ impl<'a> Carrier<'a> {
     ) -> Result<(), Stopped> {
         match event {
             Event::Said(said) => match said? {
-                Said::Ping(stamp) => self.tell(EncoderNews::Ping(stamp)),
+                Said::Ping(ping) => self.tell(EncoderNews::Control(ping)),
                 Said::Command(command, raw) => self.on_command(&command, raw, transcript),
-                Said::Nothing => Ok(()),
             },
             Event::Look => self.look(backlog),
             Event::Stop => Err(Stopped::Dismissed(EncoderNews::Closed("the edge stops"))),
@@ -323,7 +352,10 @@ impl<'a> Carrier<'a> {
         (kind, msid, payload): (u8, u32, Vec<u8>),
         transcript: &Transcript,
     ) -> Result<(), Stopped> {
-        outlet::check(command)?;
+        // An error on another message stream is about something else the encoder said.
+        if command.name != "onStatus" || msid == 0 || msid == self.msid {
+            outlet::check(command)?;
+        }
         match &*command.name {
             // The encoder has its answers to what was said twice.
             "_result" | "_error" if transcript.has_call(command.transaction) => return Ok(()),
@@ -375,14 +407,16 @@ impl<'a> Carrier<'a> {
         self.moved = figures.bytes;
         let new = self.entry.account((0, 0), figures);
         let totals = &self.shard.context().totals;
-        Totals::add(&totals.received_bytes, new);
+        let counted = self.counted.min(new);
+        self.counted -= counted;
+        Totals::add(&totals.received_bytes, new - counted);
         Totals::add(&totals.sent_bytes, new);
     }
 
     /// Ends the publish where `walk` stands.
     async fn say_goodbye(&self, walk: &Walk, msid: u32) -> io::Result<()> {
         self.outlet.write(&self.out).await?;
-        if walk.is_lost() {
+        if walk.is_lost() || self.is_cut {
             return Ok(());
         }
         let mut out = Vec::new();

@@ -173,6 +173,14 @@ fn session(pull: &Pull, shard: &Shard, origin: &Destination) -> ClientSession {
     ClientSession::new(config, Box::new(random), Instant::now())
 }
 
+/// How a stream with parameters is named to an origin that knows its vhost and app from `connect`.
+pub(super) fn stream_name(key: &StreamKey, param: &str) -> String {
+    match param {
+        "" => key.stream().to_owned(),
+        param => format!("{}?{param}", key.stream()),
+    }
+}
+
 /// How to play the stream with this name, parameters and loop guard from `origin`.
 pub(super) fn client_config(
     edge: &Edge,
@@ -183,10 +191,7 @@ pub(super) fn client_config(
 ) -> ClientConfig {
     let vhost = edge.origin_vhost(key.vhost());
     let host = bracketed(if vhost == DEFAULT_VHOST { &origin.host } else { &vhost });
-    let stream = match param {
-        "" => key.stream().to_owned(),
-        param => format!("{}?{param}", key.stream()),
-    };
+    let stream = stream_name(key, param);
     let mut path = path.to_vec();
     path.push(shard.context().instance.clone());
     let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);

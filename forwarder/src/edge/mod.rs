@@ -95,7 +95,8 @@ impl Edges {
                 }
                 Ask::Play(ask) => self.play(ask, &vhost, shard).await,
                 Ask::Publish(ask) if vhost.edge.splice == When::Never => {
-                    let relay = Relay::new(edges, &vhost, (ask.key, ask.source), ask.reply);
+                    let relay =
+                        Relay::new(edges, &vhost, (ask.key, ask.source), ask.leave, ask.reply);
                     shard.run(move |shard| shard.clone().spawn(relay.run(shard))).await;
                 }
                 Ask::Publish(ask) => self.carry(ask, &vhost),
@@ -136,7 +137,7 @@ impl Edges {
 
     /// Gives the publisher a leg.
     fn carry(self: &Arc<Self>, ask: PublishAsk, vhost: &Vhost) {
-        let through = Through::new(Arc::clone(self), vhost, (ask.key, ask.source));
+        let through = Through::new(Arc::clone(self), vhost, (ask.key, ask.source), ask.leave);
         let launch = EncoderLaunch::new(|shard, encoder| {
             shard.clone().spawn(through.run(shard, encoder));
         });

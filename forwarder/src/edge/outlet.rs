@@ -60,11 +60,10 @@ pub(super) enum NoOutlet {
 /// What the origin says.
 #[derive(Debug, PartialEq)]
 pub(super) enum Said {
-    Ping(u32),
+    /// A PingRequest or a PingResponse.
+    Ping(UserControl),
     /// A command, and its message: type, message stream id, body.
     Command(Command, (u8, u32, Vec<u8>)),
-    /// Something that is about this connection only.
-    Nothing,
 }
 
 impl<E: Into<Failure>> From<E> for NoOutlet {
@@ -99,7 +98,9 @@ impl Outlet {
             let said = message.map(|message| message.map(|message| Said::of(&message)));
             self.at += before - rest.len();
             match said {
-                Ok(Some(said)) => return Ok(said),
+                Ok(Some(Some(said))) => return Ok(said),
+                // Something that is about this connection only.
+                Ok(Some(None)) => continue,
                 Ok(None) => (self.input, self.at) = (Vec::new(), 0),
                 Err(error) => return Err(Failure::new(format!("the origin's chunks: {error}"))),
             }
@@ -160,21 +161,20 @@ impl Outlet {
 }
 
 impl Said {
-    fn of(message: &Message<'_>) -> Self {
-        match message.kind {
-            kind::USER_CONTROL => match Control::parse(message.kind, message.payload) {
-                Some(Control::User(UserControl::PingRequest(stamp))) => Self::Ping(stamp),
-                _ => Self::Nothing,
-            },
-            _ if message.is_command() => match Command::parse(message.kind, message.payload) {
-                Ok(Some(command)) => {
-                    let raw = (message.kind, message.msid, message.payload.to_vec());
-                    Self::Command(command, raw)
-                }
-                _ => Self::Nothing,
-            },
-            _ => Self::Nothing,
+    fn of(message: &Message<'_>) -> Option<Self> {
+        if message.kind == kind::USER_CONTROL {
+            return match Control::parse(message.kind, message.payload) {
+                Some(Control::User(
+                    ping @ (UserControl::PingRequest(_) | UserControl::PingResponse(_)),
+                )) => Some(Self::Ping(ping)),
+                _ => None,
+            };
         }
+        if !message.is_command() {
+            return None;
+        }
+        let command = Command::parse(message.kind, message.payload).ok().flatten()?;
+        Some(Self::Command(command, (message.kind, message.msid, message.payload.to_vec())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The first messages of an encoder, read on their way: what late joiners have to have is
 //! remembered, for the day its origin dies.
 
-use crate::conn::OwnedMedia;
+use crate::conn::{Learned, Missing, OwnedMedia};
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{ChunkError, ChunkReader, Message};
 use crate::rtmp::flv::{self, HeaderKind, Tracks};
@@ -72,15 +72,17 @@ impl Prefix {
     }
 
     /// The reader as it is, and the headers so far; `None` if some had no room.
-    pub(super) fn into_parts(self) -> Option<(ChunkReader, Vec<OwnedMedia>)> {
-        (!self.headers.overflown).then(|| (self.reader, self.headers.into_media()))
+    pub(super) fn into_parts(self) -> Option<(ChunkReader, Learned)> {
+        let overflown = self.headers.overflown;
+        (!overflown).then(|| (self.reader, self.headers.learned(Missing::default())))
     }
 
-    /// A reader that stands where `walk` does, and the headers; `None` if `walk` does not know, or
-    /// has seen headers that are not among these.
-    pub(super) fn resume(self, walk: &Walk) -> Option<(ChunkReader, Vec<OwnedMedia>)> {
-        let position = walk.position().filter(|_| !walk.passed_header())?;
-        Some((ChunkReader::resume(&position), self.headers.into_media()))
+    /// A reader that stands where `walk` does, and the headers, without those of which `walk` may
+    /// have seen newer ones; `None` if `walk` does not know where it stands.
+    pub(super) fn resume(self, walk: &Walk) -> Option<(ChunkReader, Learned)> {
+        let reader = ChunkReader::resume(&walk.position()?);
+        let (audio, video) = walk.passed_headers();
+        Some((reader, self.headers.learned(Missing { audio, video })))
     }
 }
 
@@ -135,8 +137,14 @@ impl Headers {
         self.all.push(header);
     }
 
-    fn into_media(self) -> Vec<OwnedMedia> {
-        self.all.into_iter().map(|header| header.media).collect()
+    fn learned(self, missing: Missing) -> Learned {
+        let all = self.all.into_iter().map(|header| header.media);
+        let is_missing = |media: &OwnedMedia| match media.kind {
+            kind::AUDIO => missing.audio,
+            kind::VIDEO => missing.video,
+            _ => false,
+        };
+        Learned { headers: all.filter(|media| !is_missing(media)).collect(), missing }
     }
 }
 
@@ -191,8 +199,8 @@ mod tests {
         }
         prefix.feed(&wire(kind::AUDIO, 1, AUDIO)).unwrap();
         assert!(prefix.is_over(), "a frame of both has come");
-        let (_, headers) = prefix.into_parts().unwrap();
-        let payloads: Vec<&[u8]> = headers.iter().map(|header| &*header.payload).collect();
+        let (_, learned) = prefix.into_parts().unwrap();
+        let payloads: Vec<&[u8]> = learned.headers.iter().map(|header| &*header.payload).collect();
         assert_eq!(payloads, [METADATA, AUDIO_HEADER, OTHER_VIDEO_HEADER]);
     }
 
@@ -207,13 +215,26 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_headers_changed_later_is_not_resumed() {
-        for (payload, resumes) in [(VIDEO, true), (VIDEO_HEADER, false)] {
+    fn headers_that_may_have_changed_later_are_missing() {
+        let (audio, video) = (AUDIO_HEADER, VIDEO_HEADER);
+        let of = |audio, video| Missing { audio, video };
+        let cases = [
+            (kind::VIDEO, VIDEO, of(false, false), vec![METADATA, video, audio]),
+            (kind::VIDEO, video, of(false, true), vec![METADATA, audio]),
+            (kind::AUDIO, audio, of(true, false), vec![METADATA, video]),
+            (kind::AGGREGATE, &[0], of(true, true), vec![METADATA]),
+        ];
+        for (kind, payload, missing, headers) in cases {
             let mut prefix = prefix();
+            prefix.feed(&wire(kind::DATA_AMF0, 1, METADATA)).unwrap();
             prefix.feed(&wire(kind::VIDEO, 1, VIDEO_HEADER)).unwrap();
+            prefix.feed(&wire(kind::AUDIO, 1, AUDIO_HEADER)).unwrap();
             let mut walk = prefix.walk();
-            walk.feed(&wire(kind::VIDEO, 1, payload));
-            assert_eq!(prefix.resume(&walk).is_some(), resumes);
+            walk.feed(&wire(kind, 1, payload));
+            let (_, learned) = prefix.resume(&walk).unwrap();
+            let payloads: Vec<&[u8]> =
+                learned.headers.iter().map(|header| &*header.payload).collect();
+            assert_eq!((learned.missing, payloads), (missing, headers), "{kind} {payload:?}");
         }
     }
 

@@ -48,6 +48,7 @@ impl Relay {
         edges: Arc<Edges>,
         vhost: &Vhost,
         (key, source): (StreamKey, Source),
+        leave: CancellationToken,
         reply: Reply,
     ) -> Self {
         Self {
@@ -57,22 +58,26 @@ impl Relay {
             source,
             reply: RefCell::new(Some(reply)),
             lost: Cell::new(None),
-            leave: CancellationToken::new(),
+            leave,
         }
     }
 
     /// Relays until the publisher is gone.
     pub(super) async fn run(self, shard: Rc<Shard>) {
         let edges = Arc::clone(&self.edges);
-        let Some(place) = edges.relays.enter(&self.key, &self.leave, By::Relay).await else {
-            return self.refuse(already_published());
+        let entered = tokio::select! {
+            entered = edges.relays.enter(&self.key, &self.leave, By::Relay) => entered,
+            () = self.leave.cancelled() => return,
         };
-        self.run_at(place, &shard).await;
+        match entered {
+            Some(place) => self.run_at(place, &shard).await,
+            None => self.refuse(already_published()),
+        }
     }
 
     /// As [`Self::run`], for a publisher who has the place.
-    pub(super) async fn run_at(mut self, mut place: Place<'_>, shard: &Rc<Shard>) {
-        self.leave = place.relayed();
+    pub(super) async fn run_at(self, mut place: Place<'_>, shard: &Rc<Shard>) {
+        place.relayed();
         if let Some(refusal) = self.work(shard).await {
             self.refuse(refusal);
         }
@@ -81,8 +86,8 @@ impl Relay {
 
     /// As [`Self::run_at`], for one who has been told that it publishes: it goes on at once, and an
     /// origin is looked for meanwhile.
-    pub(super) async fn resume_at(mut self, mut place: Place<'_>, shard: &Rc<Shard>) {
-        self.leave = place.relayed();
+    pub(super) async fn resume_at(self, mut place: Place<'_>, shard: &Rc<Shard>) {
+        place.relayed();
         let options = stream_options(&self.vhost);
         let stream = shard.context().hub.stream(&self.key, options, Instant::now());
         match self.begin(shard, &stream) {
@@ -120,7 +125,7 @@ impl Relay {
         let mut backoff = Backoff::new(&search, edge.retry_max);
         let (mut failing, mut reported) = (None, None);
         let mut stream = hub.stream(&self.key, options, Instant::now());
-        while !self.is_over() {
+        while !self.leave.is_cancelled() {
             if !self.is_accepted() && stream.phase() == Phase::Ended {
                 stream = hub.stream(&self.key, options, Instant::now());
             }
@@ -176,6 +181,7 @@ impl Relay {
     ) -> Result<(), Failure> {
         let io = tokio::select! {
             dialled = dial(origin, self.vhost.edge.connect_timeout) => dialled?,
+            () = self.leave.cancelled() => return Ok(()),
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
         tune_outgoing(&io, self.vhost.forward.hung_timeout)?;
@@ -227,18 +233,11 @@ impl Relay {
         }
         let (lost, lost_rx) = oneshot::channel();
         self.lost.set(Some(lost));
-        let guard = self.leave.clone().drop_guard();
-        Ok(Relayed { publisher, guard, lost: lost_rx })
+        Ok(Relayed { publisher, lost: lost_rx })
     }
 
     fn is_accepted(&self) -> bool {
         self.reply.borrow().is_none()
-    }
-
-    /// Whether the publisher is gone.
-    fn is_over(&self) -> bool {
-        let gone = self.reply.borrow().as_ref().is_some_and(oneshot::Sender::is_closed);
-        gone || self.leave.is_cancelled()
     }
 
     /// Says that it failed, once and then at intervals.
@@ -344,17 +343,12 @@ impl Relays {
 }
 
 impl Place<'_> {
-    /// From now on the stream goes through the hub; gives what tells that its publisher is gone.
-    fn relayed(&mut self) -> CancellationToken {
-        let mut entered = self.relays.lock();
-        let own = entered.get_mut(&self.key);
-        let leave = own.map(|own| {
+    /// From now on the stream goes through the hub.
+    fn relayed(&mut self) {
+        if let Some(own) = self.relays.lock().get_mut(&self.key) {
             own.by = By::Relay;
-            own.leave.clone()
-        });
-        drop(entered);
+        }
         self.relays.changes.send_replace(());
-        leave.unwrap_or_default()
     }
 }
 

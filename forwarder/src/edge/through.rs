@@ -21,11 +21,11 @@ use super::outlet::{NoOutlet, Outlet, Words};
 use super::relay::{By, Place, Relay, already_published};
 use super::{Edges, feed, refusal};
 use crate::config::{Destination, Vhost};
-use crate::conn::{Encoder, EncoderNews, Handover, OwnedMedia, Refusal, Shard};
+use crate::conn::{Encoder, EncoderNews, Handover, Learned, Refusal, Shard};
 use crate::hub::Source;
 use crate::rtmp::chunk::ChunkReader;
 use crate::rtmp::session::Goal;
-use crate::rtmp::url::StreamKey;
+use crate::rtmp::url::{StreamKey, escaped};
 
 /// Pause after all origins failed, at most.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -36,6 +36,8 @@ pub(super) struct Through {
     pub(super) vhost: Vhost,
     pub(super) key: StreamKey,
     pub(super) source: Source,
+    /// Cancelled when the encoder is gone.
+    pub(super) leave: CancellationToken,
 }
 
 /// Why no origin takes the stream by a leg.
@@ -48,8 +50,8 @@ enum Missed {
 struct Back {
     reader: ChunkReader,
     unread: Vec<u8>,
-    /// As [`Handover::headers`].
-    headers: Option<Vec<OwnedMedia>>,
+    /// As [`Handover::learned`].
+    learned: Option<Learned>,
 }
 
 impl Through {
@@ -57,23 +59,24 @@ impl Through {
         edges: Arc<Edges>,
         vhost: &Vhost,
         (key, source): (StreamKey, Source),
+        leave: CancellationToken,
     ) -> Self {
-        Self { edges, vhost: vhost.clone(), key, source }
+        Self { edges, vhost: vhost.clone(), key, source, leave }
     }
 
     /// Serves `encoder` to the end.
     pub(super) async fn run(self, shard: Rc<Shard>, encoder: Encoder) {
-        let (news, leave) = (encoder.news.clone(), CancellationToken::new());
+        let news = encoder.news.clone();
         let entered = tokio::select! {
-            entered = self.edges.relays.enter(&self.key, &leave, By::Leg) => entered,
-            () = news.closed() => return,
+            entered = self.edges.relays.enter(&self.key, &self.leave, By::Leg) => entered,
+            () = self.leave.cancelled() => return,
         };
         let Some(place) = entered else {
             // The connection may be gone.
             _ = news.send(EncoderNews::Refused(already_published())).await;
             return;
         };
-        if let Some(back) = self.serve(&shard, encoder, &leave).await {
+        if let Some(back) = self.serve(&shard, encoder).await {
             self.relay(&shard, place, back, news).await;
         }
     }
@@ -88,10 +91,10 @@ impl Through {
     ) {
         let (reply, answer) = oneshot::channel();
         let (edges, stream) = (Arc::clone(&self.edges), (self.key.clone(), self.source.clone()));
-        let relay = Relay::new(edges, &self.vhost, stream, reply);
-        let Back { reader, unread, headers } = back;
-        let accepted = headers.is_some();
-        let handover = Handover { reader, unread, headers, answer };
+        let relay = Relay::new(edges, &self.vhost, stream, self.leave.clone(), reply);
+        let Back { reader, unread, learned } = back;
+        let accepted = learned.is_some();
+        let handover = Handover { reader, unread, learned, answer };
         if news.send(EncoderNews::Relay(Box::new(handover))).await.is_err() {
             return;
         }
@@ -103,26 +106,25 @@ impl Through {
     }
 
     /// Carries the encoder's bytes as long as that goes; `Some`: without a leg it may go on.
-    async fn serve(
-        &self,
-        shard: &Rc<Shard>,
-        encoder: Encoder,
-        leave: &CancellationToken,
-    ) -> Option<Back> {
+    async fn serve(&self, shard: &Rc<Shard>, encoder: Encoder) -> Option<Back> {
         let Encoder { io, peer, msid, transcript, reader, unread, news } = encoder;
         let entry = self.edges.legs.enter_publisher(&self.key);
         entry.serves(peer);
-        let back = |reader, unread| Some(Back { reader, unread, headers: None });
+        let back = |reader, unread| Some(Back { reader, unread, learned: None });
         let Some((transcript, position)) = transcript.zip(reader.position()) else {
             debug!(%peer, stream = %self.key, "no leg: it said too much, or half a message");
             return back(reader, unread);
         };
+        if transcript.publishes() != feed::stream_name(&self.key, &self.source.param) {
+            debug!(%peer, stream = %self.key, "no leg: to an origin it would be another name");
+            return back(reader, unread);
+        }
         let words = Words { transcript, position, msid };
         let stop = shard.context().stop.clone();
         let found = tokio::select! {
             found = self.search(shard, &words) => found,
             () = stop.cancelled() => return None,
-            () = news.closed() => return None,
+            () = self.leave.cancelled() => return None,
         };
         let outlet = match found {
             Ok(outlet) => outlet,
@@ -138,18 +140,20 @@ impl Through {
         news.send(EncoderNews::Accepted).await.ok()?;
         let origin = outlet.origin.clone();
         info!(%peer, stream = %self.key, %origin, "publisher's leg connected");
-        let carrier = Carrier::new(self, shard, (io, news.clone()), outlet, entry);
-        match carrier.run(words, reader, unread, leave).await {
+        let carrier = Carrier::new(self, shard, (io, news.clone()), (outlet, msid), entry);
+        match carrier.run(words, reader, unread).await {
             End::Told => None,
-            End::Lost { why, left } => {
-                self.edges.origins.failed(&origin, Instant::now());
-                info!(%peer, stream = %self.key, %origin, why, "publisher's leg lost");
-                let Some((reader, headers)) = left else {
-                    let why = "its origin is lost, and its headers are not known";
+            End::Lost { why, hung, left } => {
+                if hung {
+                    self.edges.origins.failed(&origin, Instant::now());
+                }
+                info!(%peer, stream = %self.key, %origin, why = %escaped(&why), "publisher's leg lost");
+                let Some((reader, learned)) = left else {
+                    let why = "its origin is lost, and the stream cannot go on from here";
                     _ = news.send(EncoderNews::Closed(why)).await;
                     return None;
                 };
-                Some(Back { reader, unread: Vec::new(), headers: Some(headers) })
+                Some(Back { reader, unread: Vec::new(), learned: Some(learned) })
             }
         }
     }

@@ -78,7 +78,7 @@ pub(crate) struct Route {
     /// Who publishes.
     pub(crate) source: Source,
     /// When this is cancelled the leg goes as soon as the stream has no publisher, instead of
-    /// waiting for the next one.
+    /// waiting for the next one; at once if it does not forward yet.
     pub(crate) leave: CancellationToken,
     /// How long handshake and commands may take together.
     pub(crate) deadline: Duration,
@@ -285,7 +285,8 @@ impl Leg {
         if self.leave_at.is_some_and(|at| now >= at) {
             return Ok(true);
         }
-        let Some(subscription) = &self.subscription else { return Ok(false) };
+        // Nothing was promised to the destination yet.
+        let Some(subscription) = &self.subscription else { return Ok(self.leaving) };
         let state = subscription.state();
         self.entry.lag_ms.store(state.lag.as_millis() as u64, Ordering::Relaxed);
         self.account();

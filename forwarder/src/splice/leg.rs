@@ -149,6 +149,11 @@ impl Leg {
         &self.walk
     }
 
+    /// The target is given up when it takes nothing for this time, unless it would be earlier.
+    pub fn hurry(&mut self, write_timeout: Duration) {
+        self.options.write_timeout = self.options.write_timeout.min(write_timeout);
+    }
+
     /// Figures for the API.
     pub fn status(&self) -> LegStatus {
         let (path, bytes, backlog) = match &self.way {
@@ -400,7 +405,8 @@ async fn source_closed(source: &TcpStream) {
     closed(source).await;
 }
 
-async fn closed(socket: &TcpStream) {
+/// Waits until the peer of `socket` has closed or the connection has failed, whatever lies unread.
+pub async fn closed(socket: &TcpStream) {
     // Urgent data is not registered, so PRIORITY means the other thing that belongs to it: the read
     // side is closed.
     _ = socket.ready(Interest::PRIORITY | Interest::ERROR).await;

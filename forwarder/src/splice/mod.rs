@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use leg::Leg;
+pub use leg::{Leg, closed};
 pub use walk::Walk;
 
 use kernel::KernelSplice;

@@ -6,7 +6,9 @@
 //! FFmpeg and GStreamer lose the stream on an Abort; all players accept a message whose tail is
 //! zero.
 
-use forwarder_ebpf::{first_delta, is_header};
+use forwarder_ebpf::{
+    AUDIO_HEADER_PASSED, VIDEO_HEADER_PASSED, first_delta, header_passed, is_header,
+};
 
 use crate::rtmp::chunk::{
     DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MIN_CHUNK_SIZE, Position,
@@ -30,8 +32,8 @@ pub struct Walk {
     /// The part of a chunk header that has come; empty outside of headers.
     header: Header,
     streams: Vec<ChunkStream>,
-    /// A sequence header was among what it walked over.
-    passed_header: bool,
+    /// Of which kinds sequence headers were among what it walked over, as the kernel's walk says it.
+    passed_headers: u32,
     lost: bool,
 }
 
@@ -45,7 +47,7 @@ impl Walk {
             chunk_left: 0,
             header: Header::default(),
             streams: Vec::new(),
-            passed_header: false,
+            passed_headers: 0,
             lost: false,
         }
     }
@@ -114,15 +116,16 @@ impl Walk {
         self.lost
     }
 
-    /// Whether what decoders are set up with may have changed on the way: a sequence header, or an
-    /// aggregate, in which there may be one.
-    pub fn passed_header(&self) -> bool {
-        self.passed_header
+    /// Whether what decoders of audio and of video are set up with may have changed on the way: by a
+    /// sequence header, or by an aggregate, in which there may be one.
+    pub fn passed_headers(&self) -> (bool, bool) {
+        let passed = |flag| self.passed_headers & flag != 0;
+        (passed(AUDIO_HEADER_PASSED), passed(VIDEO_HEADER_PASSED))
     }
 
-    /// Takes it that whoever asks [`Self::passed_header`] knows all headers so far.
+    /// Takes it that whoever asks [`Self::passed_headers`] knows all headers so far.
     pub fn forget_headers(&mut self) {
-        self.passed_header = false;
+        self.passed_headers = 0;
     }
 
     /// Messages that are partly there: chunk stream id, message type, bytes missing.
@@ -148,9 +151,12 @@ impl Walk {
         stream.left -= n;
         let [first, second, ..] = stream.word;
         let has_both = seen < 2 && stream.seen() >= 2;
-        let is_header = has_both && is_header(u32::from(stream.kind), first, second);
+        let kind = u32::from(stream.kind);
+        let is_header = has_both && is_header(kind, first, second);
         let ended = (stream.left == 0).then_some(*stream);
-        self.passed_header |= is_header;
+        if is_header {
+            self.passed_headers |= header_passed(kind);
+        }
         self.chunk_left -= n;
         if let Some(stream) = ended {
             self.end_message(stream);
@@ -216,7 +222,9 @@ impl Walk {
                     stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
                 }
             }
-            self.passed_header |= stream.kind == kind::AGGREGATE;
+            if stream.kind == kind::AGGREGATE {
+                self.passed_headers |= header_passed(kind::AGGREGATE.into());
+            }
         } else if format == 0 || body.is_some_and(|body| body != (stream.len, stream.kind)) {
             return None;
         }

@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use super::role::{Asked, Change, Relay, Role, Waiting};
+use super::role::{Asked, Change, Role, Waiting};
 use super::{Connection, PLAY_FAILED};
 use crate::config::Vhost;
+use crate::conn::encoder::Learned;
 use crate::conn::end::End;
 use crate::conn::upstream::{Ask, Grant, PlayAsk, PublishAsk, PublishGrant};
 use crate::hub::Source;
@@ -18,10 +20,12 @@ impl Connection {
     pub(super) fn ask_publish(&mut self, key: StreamKey, source: Source, vhost: Vhost, msid: u32) {
         let (reply, answer) = oneshot::channel();
         let connect = self.to_show(&vhost);
-        let ask = PublishAsk { key: key.clone(), connect, source, reply };
+        let leave = CancellationToken::new();
+        let guard = Some(leave.clone().drop_guard());
+        let ask = PublishAsk { key: key.clone(), connect, source, leave, reply };
         self.shard.context().upstream.ask(Ask::Publish(ask));
-        let waiting = Waiting { key, msid, vhost, accepted: false };
-        self.role = Role::AskedPublish { waiting, headers: Vec::new(), answer };
+        let waiting = Waiting { key, msid, vhost, accepted: false, guard };
+        self.role = Role::AskedPublish { waiting, learned: Learned::default(), answer };
     }
 
     /// Asks for an origin that has the stream.
@@ -56,12 +60,12 @@ impl Connection {
                 self.role = role;
                 return self.on_change();
             }
-            (Role::AskedPublish { waiting, headers, .. }, Change::Published(Ok(grant))) => {
+            (Role::AskedPublish { waiting, learned, .. }, Change::Published(Ok(grant))) => {
                 match grant {
                     PublishGrant::Relayed(relayed) => {
-                        let relay = Relay { _guard: relayed.guard, lost: relayed.lost };
-                        self.begin_publish(relayed.publisher, &waiting, Some(relay), now);
-                        self.append_headers(waiting.msid, &headers, now)?;
+                        let msid = waiting.msid;
+                        self.begin_publish(relayed.publisher, waiting, Some(relayed.lost), now);
+                        self.append_learned(msid, &learned, now)?;
                     }
                     PublishGrant::Carried(launch) => self.begin_carrying(waiting, launch),
                 }

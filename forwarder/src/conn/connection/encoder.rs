@@ -2,7 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::info;
@@ -10,7 +10,7 @@ use tracing::info;
 use super::role::{Role, Waiting};
 use super::{BAD_NAME, Connection};
 use crate::conn::encoder::{
-    ENCODER_NEWS, Encoder, EncoderLaunch, EncoderNews, Handover, OwnedMedia,
+    ENCODER_NEWS, Encoder, EncoderLaunch, EncoderNews, Handover, Learned, OwnedMedia,
 };
 use crate::conn::end::End;
 use crate::rtmp::chunk::Message;
@@ -50,7 +50,7 @@ impl Connection {
                 self.did = Some(("publish", stream));
             }
             Some(EncoderNews::Moved(bytes)) => self.session.count_carried(now, bytes),
-            Some(EncoderNews::Ping(stamp)) => self.session.pass_ping(stamp),
+            Some(EncoderNews::Control(event)) => self.session.pass_control(event),
             Some(EncoderNews::Command(kind, msid, payload)) => {
                 self.session.pass_command(kind, msid, &payload);
             }
@@ -77,25 +77,32 @@ impl Connection {
         let Role::Carried { waiting, .. } = std::mem::replace(&mut self.role, Role::None) else {
             return;
         };
-        let Handover { reader, unread, headers, answer } = handover;
+        let Handover { reader, unread, learned, answer } = handover;
         self.session.return_reader(now, reader);
         self.unread = unread;
-        self.role = Role::AskedPublish { waiting, headers: headers.unwrap_or_default(), answer };
+        let learned = learned.unwrap_or_default();
+        self.role = Role::AskedPublish { waiting, learned, answer };
     }
 
     /// Has the hub know what the publisher sent while others read it.
-    pub(super) fn append_headers(
+    pub(super) fn append_learned(
         &mut self,
         msid: u32,
-        headers: &[OwnedMedia],
+        learned: &Learned,
         now: Instant,
     ) -> Result<(), End> {
-        for OwnedMedia { kind, timestamp, payload } in headers {
+        for OwnedMedia { kind, timestamp, payload } in &learned.headers {
             let message = Message { csid: 0, timestamp: *timestamp, kind: *kind, msid, payload };
             if let Some(media) = session::media(&message) {
                 self.role.append(&media, now)?;
             }
         }
+        if let Role::Publishing { missing, .. } = &mut self.role {
+            *missing = learned.missing.any().then(|| (learned.missing, now + HEADER_WAIT));
+        }
         Ok(())
     }
 }
+
+/// How long an encoder may take to send headers again that nobody here knows: that of a long GOP.
+const HEADER_WAIT: Duration = Duration::from_secs(10);

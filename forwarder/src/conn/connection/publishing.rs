@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use tokio::sync::oneshot;
 use tracing::info;
 
 use super::role::{Relay, Role, Silence, Waiting};
 use super::{BAD_NAME, Connection};
 use crate::config::Vhost;
 use crate::conn::stream_options;
+use crate::conn::upstream::Refusal;
 use crate::hub::{Publisher, Source};
 use crate::rtmp::session::PublishRequest;
 use crate::rtmp::url::StreamKey;
@@ -26,8 +28,8 @@ impl Connection {
                 let hub = &self.shard.context().hub;
                 match hub.publish(&key, stream_options(&vhost), source, now) {
                     Ok(publisher) => {
-                        let waiting = Waiting { key, msid, vhost, accepted: false };
-                        self.begin_publish(publisher, &waiting, None, now);
+                        let waiting = Waiting { key, msid, vhost, accepted: false, guard: None };
+                        self.begin_publish(publisher, waiting, None, now);
                     }
                     Err(busy) => self.refuse(msid, BAD_NAME, &busy.to_string(), now),
                 }
@@ -39,19 +41,20 @@ impl Connection {
     pub(super) fn begin_publish(
         &mut self,
         publisher: Publisher,
-        waiting: &Waiting,
-        relay: Option<Relay>,
+        waiting: Waiting,
+        lost: Option<oneshot::Receiver<Refusal>>,
         now: Instant,
     ) {
-        let Waiting { ref vhost, msid, accepted, .. } = *waiting;
+        let Waiting { vhost, msid, accepted, guard, .. } = waiting;
         if !accepted {
             let stream = publisher.stream().key().clone();
             info!(peer = %self.peer, %stream, "publish");
             self.session.accept_publish(msid, now);
             self.did = Some(("publish", stream));
         }
-        let silence = Silence::of(vhost);
-        self.role = Role::Publishing { publisher, msid, last: now, silence, relay };
+        let silence = Silence::of(&vhost);
+        let relay = lost.map(|lost| Relay { _guard: guard, lost });
+        self.role = Role::Publishing { publisher, msid, last: now, silence, relay, missing: None };
     }
 
     fn may_publish(

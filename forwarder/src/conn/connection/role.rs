@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
 use crate::config::Vhost;
-use crate::conn::encoder::{EncoderNews, OwnedMedia};
+use crate::conn::encoder::{EncoderNews, Learned, Missing};
 use crate::conn::end::End;
 use crate::conn::legged::{News, Order};
 use crate::conn::play::Playing;
@@ -23,7 +23,7 @@ pub(super) enum Role {
     AskedPublish {
         waiting: Waiting,
         /// Of a publisher that was carried, for the hub.
-        headers: Vec<OwnedMedia>,
+        learned: Learned,
         answer: oneshot::Receiver<Result<PublishGrant, Refusal>>,
     },
     /// A publisher from whom somebody else reads.
@@ -50,6 +50,8 @@ pub(super) enum Role {
         last: Instant,
         silence: Silence,
         relay: Option<Relay>,
+        /// Headers without which the stream cannot go on, and until when they have to come.
+        missing: Option<(Missing, Instant)>,
     },
     Playing {
         playing: Playing,
@@ -67,6 +69,8 @@ pub(super) struct Waiting {
     pub(super) vhost: Vhost,
     /// The publisher was told that it publishes.
     pub(super) accepted: bool,
+    /// Of an edge: tells who serves the publisher that it is gone.
+    pub(super) guard: Option<DropGuard>,
 }
 
 /// A play at an edge.
@@ -79,7 +83,7 @@ pub(super) struct Asked {
 
 /// A publish through an edge. Its fields are dropped after the publisher.
 pub(super) struct Relay {
-    pub(super) _guard: DropGuard,
+    pub(super) _guard: Option<DropGuard>,
     pub(super) lost: oneshot::Receiver<Refusal>,
 }
 
@@ -128,11 +132,29 @@ impl Role {
         )
     }
 
+    /// As [`Self::is_asking`], and the client was told nothing yet: if it closes there is nobody to
+    /// serve.
+    pub(super) fn is_waiting(&self) -> bool {
+        let accepted = match self {
+            Self::AskedPublish { waiting, .. } | Self::Carried { waiting, .. } => waiting.accepted,
+            _ => false,
+        };
+        self.is_asking() && !accepted
+    }
+
     pub(super) fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> Result<(), End> {
-        let Self::Publishing { publisher, msid, last, silence, .. } = self else { return Ok(()) };
+        let Self::Publishing { publisher, msid, last, silence, missing, .. } = self else {
+            return Ok(());
+        };
         if *msid == media.msid {
             *last = now;
             silence.begun = true;
+            if let Some((some, _)) = missing {
+                if !some.admits(media) {
+                    return Ok(());
+                }
+                *missing = missing.filter(|(some, _)| some.any());
+            }
             publisher.append(media, now).map_err(End::Local)?;
         }
         Ok(())

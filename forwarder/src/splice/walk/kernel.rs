@@ -1,8 +1,9 @@
 //! To and from the kernel's walk, which does the same in the sockmap program.
 
-use forwarder_ebpf::{self as ebpf, CHUNK_STREAMS, HEADER_PASSED};
+use forwarder_ebpf::{self as ebpf, CHUNK_STREAMS};
 
 use super::{ChunkStream, USUAL_WINDOW, Walk};
+use crate::rtmp::chunk::MAX_CHUNK_STREAMS;
 use crate::rtmp::message::kind;
 
 impl Walk {
@@ -14,7 +15,7 @@ impl Walk {
         }
         walk.csid = self.csid;
         walk.chunk_left = self.chunk_left;
-        walk.flags = if self.passed_header { HEADER_PASSED } else { 0 };
+        walk.flags = self.passed_headers;
         let header = self.header.as_slice();
         if header.first().is_some_and(|first| first & 0x3f < 2) {
             return None;
@@ -22,6 +23,10 @@ impl Walk {
         walk.header_len = u32::try_from(header.len()).ok()?;
         walk.header.get_mut(..header.len())?.copy_from_slice(header);
         for stream in &self.streams {
+            // One that need not be there it takes for none, or for a fault.
+            if stream.extended.is_some_and(|extended| extended < 0xff_ffff) {
+                return None;
+            }
             let open = if stream.csid == self.csid { self.chunk_left } else { 0 };
             *walk.streams.get_mut(usize::try_from(stream.csid).ok()?)? = ebpf::ChunkStream {
                 length: stream.len,
@@ -54,7 +59,7 @@ impl Walk {
     pub(in crate::splice) fn from_kernel(kernel: &ebpf::Walk) -> Self {
         let mut walk = Self::new(kernel.chunk_size);
         walk.lost = kernel.punt != 0;
-        walk.passed_header = kernel.flags & HEADER_PASSED != 0;
+        walk.passed_headers = kernel.flags;
         walk.csid = kernel.csid;
         walk.chunk_left = kernel.chunk_left;
         let header = kernel.header.iter().take(kernel.header_len as usize);
@@ -86,6 +91,8 @@ impl Walk {
                 word,
             });
         }
+        // Nobody could go on with more than a reader may have.
+        walk.lost |= walk.streams.len() > MAX_CHUNK_STREAMS;
         walk
     }
 }

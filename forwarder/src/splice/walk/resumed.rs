@@ -68,7 +68,7 @@ fn a_reader_goes_on_at_every_byte_of_what_publishers_sent() {
             check(&position, &all[whole..], wire, at, &recording.name);
             if let Some(there) = walk.to_kernel().filter(|_| at % 7 == 0) {
                 let back = Walk::from_kernel(&there);
-                assert_eq!(back.passed_header(), walk.passed_header());
+                assert_eq!(back.passed_headers(), walk.passed_headers());
                 check(&back.position().unwrap(), &all[whole..], wire, at, "there and back");
             }
             if let Some(read) = reader.position() {
@@ -130,7 +130,21 @@ fn headers_are_seen_however_they_are_cut() {
             let there = walk.to_kernel().unwrap();
             let mut back = Walk::from_kernel(&there);
             back.feed(&wire[at..]);
-            assert_eq!(back.passed_header(), is_header, "{payload:?} cut at {at}");
+            let passed = [kind::AUDIO, kind::VIDEO].map(|is| is_header && is == kind);
+            assert_eq!(back.passed_headers(), passed.into(), "{payload:?} cut at {at}");
         }
+    }
+}
+
+#[test]
+fn extended_timestamps_without_need_are_not_for_the_kernel() {
+    for (time, fits) in [(0_u32, false), (5, false), (0xff_fffe, false), (0xff_ffff, true)] {
+        let mut wire = vec![4, 0xff, 0xff, 0xff, 0, 1, 0, kind::VIDEO, 1, 0, 0, 0];
+        wire.extend(time.to_be_bytes());
+        wire.extend([0x27; 128]);
+        let mut walk = Walk::new(DEFAULT_CHUNK_SIZE);
+        walk.feed(&wire);
+        assert!(!walk.is_lost());
+        assert_eq!(walk.to_kernel().is_some(), fits, "{time}");
     }
 }

@@ -38,8 +38,8 @@ impl ServerSession {
         self.core.link.send_message((on, msid), kind, Timestamp(0), payload);
     }
 
-    /// Queues the other server's PingRequest, carrying `stamp`.
-    pub fn pass_ping(&mut self, stamp: u32) {
-        self.core.link.send(&Control::User(UserControl::PingRequest(stamp)));
+    /// Queues a user control event of the other server.
+    pub fn pass_control(&mut self, event: UserControl) {
+        self.core.link.send(&Control::User(event));
     }
 }

@@ -1,5 +1,6 @@
 //! What a client has said since it connected, for an edge that says it again to an origin.
 
+use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::{self, Message};
 use crate::rtmp::message::Command;
 
@@ -22,6 +23,8 @@ pub struct Transcript {
     calls: Vec<f64>,
     /// Those of `createStream`.
     creates: Vec<f64>,
+    /// The name that `publish` gives, with parameters.
+    publishes: Option<String>,
 }
 
 impl Transcript {
@@ -38,10 +41,18 @@ impl Transcript {
         if message.is_command()
             && let Ok(Some(command)) = Command::parse(message.kind, message.payload)
         {
-            self.calls.push(command.transaction);
-            if command.name == "createStream" {
-                self.creates.push(command.transaction);
+            match &*command.name {
+                "createStream" => self.creates.push(command.transaction),
+                // One that was refused here may be taken there.
+                "play" => return false,
+                "publish" if self.publishes.is_some() => return false,
+                "publish" => {
+                    let name = command.args.get(1).and_then(Value::as_str).unwrap_or_default();
+                    self.publishes = Some(name.to_owned());
+                }
+                _ => {}
             }
+            self.calls.push(command.transaction);
         }
         self.messages += 1;
         self.last = self.bytes.len();
@@ -60,6 +71,11 @@ impl Transcript {
             [transaction] if transaction != 0.0 => Some(transaction),
             _ => None,
         }
+    }
+
+    /// The name that it publishes, as the client wrote it.
+    pub fn publishes(&self) -> &str {
+        self.publishes.as_deref().unwrap_or_default()
     }
 
     /// Whether a call with this transaction is in it.
