@@ -74,6 +74,12 @@ impl Choice {
         self.pause = (self.pause * 2).min(LAST_PAUSE);
     }
 
+    /// The kernel had no room, for this pair or for any.
+    pub(super) fn was_busy(&mut self) {
+        self.reads = 0;
+        self.earliest = Some(Instant::now() + FIRST_PAUSE);
+    }
+
     /// The kernel does not take the sockets: never ask again.
     pub(super) fn was_refused(&mut self) {
         self.refused = true;

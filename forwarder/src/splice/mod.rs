@@ -8,8 +8,10 @@
 //!
 //! ```text
 //!  Leg ── relay    read, write; splice(2) for large reads
-//!   │ └── kernel   the pair in the kernel, who is told of limits
-//!   │       └── program, btf, socket   the sockmap program, its maps, TCP's counters
+//!   │ └── kernel   the pair in the kernel
+//!   │       ├── reports   who is told of limits, and the limit of all legs together
+//!   │       ├── barrier   taking a source out when nobody can be parsing it
+//!   │       └── program, btf, batch, socket   the sockmap program, its maps, TCP's counters
 //!   ├── choice     which of the two
 //!   └── walk       where in RTMP's chunks the bytes stand
 //! ```
@@ -17,12 +19,14 @@
 //! This folder is the only one that knows how the kernel is spoken to.
 
 mod barrier;
+mod batch;
 mod btf;
 mod choice;
 mod kernel;
 mod leg;
 mod program;
 mod relay;
+mod reports;
 mod selftest;
 #[doc(hidden)]
 pub mod soak;
@@ -34,7 +38,7 @@ mod walk;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -50,7 +54,6 @@ use kernel::KernelSplice;
 pub struct Splice {
     mode: Mode,
     path: Path,
-    revoked: OnceLock<WhyNot>,
 }
 
 /// When the kernel carries legs.
@@ -135,12 +138,12 @@ impl Splice {
                 Err(why) => Path::User(why),
             },
         };
-        Self { mode, path, revoked: OnceLock::new() }
+        Self { mode, path }
     }
 
     /// One that uses user space only.
     pub fn user(why: WhyNot) -> Self {
-        Self { mode: Mode::Never, path: Path::User(why), revoked: OnceLock::new() }
+        Self { mode: Mode::Never, path: Path::User(why) }
     }
 
     /// `kernel`, or `user` and the reason.
@@ -154,8 +157,28 @@ impl Splice {
     /// Why the kernel carries nothing, if so.
     pub fn why_not(&self) -> Option<&WhyNot> {
         match &self.path {
-            Path::Kernel(_) => self.revoked.get(),
+            Path::Kernel(kernel) => kernel.reports().revoked(),
             Path::User(why) => Some(why),
+        }
+    }
+
+    /// Has legs come back from the kernel while it holds more than `bytes` for all of them, those
+    /// that it holds most for first; 0 is no limit.
+    ///
+    /// It is looked at every 0.1 s, so what comes in the meantime and until the legs are back is on
+    /// top.
+    pub fn limit_backlog(&self, bytes: usize) {
+        if let Path::Kernel(kernel) = &self.path {
+            kernel.reports().set_limit(bytes as u64);
+        }
+    }
+
+    /// Bytes that the kernel held for all legs at the last look, at most: redirected and not
+    /// acknowledged. `None` if it carries none.
+    pub fn backlog(&self) -> Option<u64> {
+        match &self.path {
+            Path::Kernel(kernel) => Some(kernel.reports().held()),
+            Path::User(_) => None,
         }
     }
 
@@ -166,18 +189,15 @@ impl Splice {
     /// The kernel path, if it may be used.
     fn kernel(&self) -> Option<&Arc<KernelSplice>> {
         match &self.path {
-            Path::Kernel(kernel) if self.revoked.get().is_none() => Some(kernel),
+            Path::Kernel(kernel) if kernel.reports().revoked().is_none() => Some(kernel),
             _ => None,
         }
     }
 
-    /// Ends the use of the kernel for good: legs come back to user space at their next look.
+    /// Ends the use of the kernel for good: all legs are called back to user space.
     fn revoke(&self, seen: String) {
-        if self.revoked.set(WhyNot::Revoked(seen.clone())).is_ok() {
-            tracing::error!(
-                seen,
-                "the kernel miscounts: all legs go through user space from now on"
-            );
+        if let Path::Kernel(kernel) = &self.path {
+            kernel.reports().revoke(seen);
         }
     }
 }

@@ -14,6 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::program::{EventKind, Pair, PairLimits, SpliceProgram};
+use super::socket;
 
 /// How long anything may take.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -70,8 +71,11 @@ impl Hop {
     }
 
     fn splice(&self, program: &SpliceProgram, limits: &PairLimits) -> Pair {
-        let (source, target) = (self.source.as_fd(), self.target.as_fd());
-        program.insert(source, target, limits, None).unwrap()
+        self.try_splice(program, limits).unwrap()
+    }
+
+    fn try_splice(&self, program: &SpliceProgram, limits: &PairLimits) -> io::Result<Pair> {
+        splice(program, [&self.source, &self.target], limits)
     }
 
     /// Back to user space; gives the bytes that the kernel carried.
@@ -83,6 +87,17 @@ impl Hop {
         assert_eq!((stat.flags, stat.dropped), (0, 0));
         stat.redirected
     }
+}
+
+fn splice(
+    program: &SpliceProgram,
+    [source, target]: [&TcpStream; 2],
+    limits: &PairLimits,
+) -> io::Result<Pair> {
+    let (source, target) = (source.as_fd(), target.as_fd());
+    let pair = Pair::of(source, target)?;
+    program.insert(&pair, source, target, limits, None)?;
+    socket::kick(source).map(|()| pair)
 }
 
 fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -147,8 +162,7 @@ fn bytes_are_whole_through_many_changes_between_kernel_and_user_space() {
     let sender = send(hop.sender.try_clone().unwrap(), bytes.clone(), received);
     let (mut by_kernel, mut cycles) = (0, 0);
     while !hop.relay() {
-        let (source, target) = (hop.source.as_fd(), hop.target.as_fd());
-        let pair = match program.insert(source, target, &PairLimits::default(), None) {
+        let pair = match hop.try_splice(&program, &PairLimits::default()) {
             Ok(pair) => pair,
             // The sender has ended since the last look.
             Err(error) => {
@@ -244,7 +258,7 @@ fn a_socket_is_in_one_pair_and_a_refusal_changes_nothing() {
     let limits = PairLimits::default();
     let pair = hop.splice(&program, &limits);
     for (source, target) in [(&hop.source, &other.target), (&other.source, &hop.target)] {
-        let error = program.insert(source.as_fd(), target.as_fd(), &limits, None).unwrap_err();
+        let error = splice(&program, [source, target], &limits).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::EEXIST), "{error}");
     }
     hop.sender.write_all(b"still there").unwrap();
@@ -257,7 +271,7 @@ fn a_socket_is_in_one_pair_and_a_refusal_changes_nothing() {
     let closed = hop.receiver;
     drop(closed);
     wait("closed by its peer", || {
-        let spliced = program.insert(other.source.as_fd(), hop.target.as_fd(), &limits, None);
+        let spliced = splice(&program, [&other.source, &hop.target], &limits);
         if let Ok(pair) = &spliced {
             other.unsplice(&program, pair);
         }
