@@ -107,6 +107,11 @@ impl KernelSplice {
         &self.reports
     }
 
+    /// Pairs that the maps have something of, but for our own.
+    pub(super) fn pairs(&self) -> io::Result<usize> {
+        Ok(self.program.entries()?.saturating_sub(1).max(self.reports.seats()))
+    }
+
     /// From now on the kernel moves what comes from `source` to `target`, what is queued already
     /// after [`socket::kick`].
     ///
@@ -125,8 +130,7 @@ impl KernelSplice {
         else {
             return Err(nix::errno::Errno::EEXIST.into());
         };
-        if let Err(error) =
-            self.program.insert(&pair, source.as_fd(), target.as_fd(), limits, walk)
+        if let Err(error) = self.program.insert(&pair, source.as_fd(), target.as_fd(), limits, walk)
         {
             self.reports.leave(&pair);
             return Err(error);

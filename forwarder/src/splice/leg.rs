@@ -52,6 +52,9 @@ pub struct Leg {
     /// Others may have read the source since the leg moved bytes.
     stopped: bool,
     unsplices: u64,
+    overs: u64,
+    /// Bytes that the kernel carried, of [`Self::bytes`].
+    redirected: u64,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,8 @@ impl Leg {
             bytes: 0,
             stopped: false,
             unsplices: 0,
+            overs: 0,
+            redirected: 0,
         }
     }
 
@@ -154,7 +159,14 @@ impl Leg {
                 (LegPath::Kernel, bytes, backlog)
             }
         };
-        LegStatus { path, bytes: self.bytes + bytes, backlog, unsplices: self.unsplices }
+        LegStatus {
+            path,
+            bytes: self.bytes + bytes,
+            backlog,
+            unsplices: self.unsplices,
+            overs: self.overs,
+            redirected: self.redirected + bytes,
+        }
     }
 
     // === in user space ===
@@ -262,6 +274,7 @@ impl Leg {
             State::OverSoft => {
                 // Unread bytes then stay in the source's queue, and TCP holds its peer.
                 self.choice.was_slow();
+                self.overs += 1;
                 self.hold();
                 return Ok(());
             }
@@ -348,7 +361,9 @@ impl Leg {
         let Way::Kernel(spliced, _) = std::mem::replace(&mut self.way, Way::User) else {
             return;
         };
-        self.bytes += spliced.redirected();
+        let redirected = spliced.redirected();
+        self.bytes += redirected;
+        self.redirected += redirected;
         self.unsplices += 1;
         if self.knows_chunks() {
             self.walk = match spliced.walk() {

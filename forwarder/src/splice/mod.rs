@@ -125,6 +125,10 @@ pub struct LegStatus {
     pub backlog: u64,
     /// How often it has come back from the kernel.
     pub unsplices: u64,
+    /// How often because the target was slow.
+    pub overs: u64,
+    /// Bytes that the kernel carried, of [`Self::bytes`].
+    pub redirected: u64,
 }
 
 impl Splice {
@@ -179,6 +183,17 @@ impl Splice {
         match &self.path {
             Path::Kernel(kernel) => Some(kernel.reports().held()),
             Path::User(_) => None,
+        }
+    }
+
+    /// Pairs that the kernel's maps have something of; 0 where there are none.
+    ///
+    /// Errors: the maps cannot be read.
+    #[doc(hidden)]
+    pub fn pairs(&self) -> io::Result<usize> {
+        match &self.path {
+            Path::Kernel(kernel) => kernel.pairs(),
+            Path::User(_) => Ok(0),
         }
     }
 

@@ -222,6 +222,20 @@ impl SpliceProgram {
         batch::read_all(self.stats_fd.as_fd())
     }
 
+    /// Entries of the map that has most.
+    pub fn entries(&self) -> io::Result<usize> {
+        let maps = self.maps();
+        let counts = [
+            maps.sources.keys().map(|key| key.map(drop)).collect::<Result<Vec<_>, _>>(),
+            maps.targets.keys().map(|key| key.map(drop)).collect(),
+            maps.controls.keys().map(|key| key.map(drop)).collect(),
+            maps.stats.keys().map(|key| key.map(drop)).collect(),
+            maps.walks.keys().map(|key| key.map(drop)).collect(),
+        ];
+        let counts = counts.into_iter().map(|keys| keys.map(|keys| keys.len()).map_err(io_error));
+        counts.collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().max().unwrap_or_default())
+    }
+
     /// Where in RTMP's chunks the pair stands after the last redirected byte. Meaningful after
     /// [`Self::remove_source`]; NotFound if it was inserted without.
     pub fn walk(&self, pair: &Pair) -> io::Result<Walk> {

@@ -85,7 +85,7 @@ impl Reports {
         source: RawFd,
         target: RawFd,
     ) -> Option<(Arc<Call>, bool)> {
-        let mut seats = self.seats();
+        let mut seats = self.lock();
         if seats.contains_key(&pair.source) {
             return None;
         }
@@ -95,7 +95,12 @@ impl Reports {
     }
 
     pub(super) fn leave(&self, pair: &Pair) {
-        self.seats().remove(&pair.source);
+        self.lock().remove(&pair.source);
+    }
+
+    /// How many there are.
+    pub(super) fn seats(&self) -> usize {
+        self.lock().len()
     }
 
     pub(super) fn set_limit(&self, bytes: u64) {
@@ -123,7 +128,7 @@ impl Reports {
                 seen,
                 "the kernel miscounts: all legs go through user space from now on"
             );
-            self.seats().values().for_each(Seat::call_back);
+            self.lock().values().for_each(Seat::call_back);
         }
     }
 
@@ -140,7 +145,7 @@ impl Reports {
                 self.take(&event);
             }
             let now = Instant::now();
-            let pause = match self.seats().is_empty() {
+            let pause = match self.lock().is_empty() {
                 true => PollTimeout::NONE,
                 false if now < next_look => {
                     PollTimeout::try_from(next_look - now).unwrap_or(PollTimeout::ZERO)
@@ -175,11 +180,11 @@ impl Reports {
             }
             EventKind::OverSoft => {
                 tracing::debug!(backlog, "a spliced leg is over its limit");
-                self.seats().get(&event.source).inspect(|seat| seat.call_back());
+                self.lock().get(&event.source).inspect(|seat| seat.call_back());
             }
             EventKind::OverHard | EventKind::NoTarget => {
                 tracing::debug!(?kind, backlog, "a spliced leg is broken");
-                self.seats().get(&event.source).inspect(|seat| seat.call.notify.notify_one());
+                self.lock().get(&event.source).inspect(|seat| seat.call.notify.notify_one());
             }
         }
     }
@@ -190,7 +195,9 @@ impl Reports {
         let limit = self.limit.load(Ordering::Relaxed);
         let stats = match program.stats() {
             Ok(stats) => stats,
-            Err(error) => return tracing::warn!(%error, "the legs in the kernel cannot be summed up"),
+            Err(error) => {
+                return tracing::warn!(%error, "the legs in the kernel cannot be summed up");
+            }
         };
         let mut held = stats.iter().map(|(_, stat)| stat.backlog).sum();
         if limit != 0 && held > limit {
@@ -204,7 +211,7 @@ impl Reports {
     fn call_largest(&self, stats: &[(u64, Stat)], limit: u64) -> u64 {
         // Locked for each leg: a shard that waits for a place waits for one system call.
         let backlogs = stats.iter().filter_map(|(source, stat)| {
-            let seats = self.seats();
+            let seats = self.lock();
             let seat = seats.get(source)?;
             Some((seat.backlog(stat), *source, seat.call.is_back()))
         });
@@ -218,8 +225,12 @@ impl Reports {
                 break;
             }
             if !is_back {
-                tracing::debug!(backlog, held, "a spliced leg comes back: the kernel holds too much");
-                self.seats().get(&source).inspect(|seat| seat.call_back());
+                tracing::debug!(
+                    backlog,
+                    held,
+                    "a spliced leg comes back: the kernel holds too much"
+                );
+                self.lock().get(&source).inspect(|seat| seat.call_back());
                 staying -= backlog;
             }
         }
@@ -227,7 +238,7 @@ impl Reports {
     }
 
     /// Held for one operation on the map, or a few system calls.
-    fn seats(&self) -> MutexGuard<'_, HashMap<u64, Seat>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Seat>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
