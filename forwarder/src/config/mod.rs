@@ -47,6 +47,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// When the kernel carries legs: players of an edge with a connection of their own.
     pub kernel: When,
+    /// Over so many bytes in the kernel that the players of all legs have not acknowledged, legs
+    /// come back to user space.
+    #[serde(serialize_with = "serial::write_bytes")]
+    pub kernel_backlog_limit: usize,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -293,6 +297,7 @@ impl Default for Config {
             pid: None,
             drain_timeout: Duration::from_secs(30),
             kernel: When::Auto,
+            kernel_backlog_limit: 512 << 20,
             log: Log::default(),
             http_api: HttpApi::default(),
             vhosts: vec![Vhost::default()],

@@ -229,6 +229,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             pid,
             drain_timeout,
             kernel: if json { When::Always } else { When::Never },
+            kernel_backlog_limit: 1 << 16 | max_connections,
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi { enabled: json, listen: "[::1]:0".parse().unwrap() },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
