@@ -51,8 +51,6 @@ enum Hold {
 pub(super) struct Progress {
     /// Bytes handed on.
     pub(super) redirected: u64,
-    /// Segments they came in.
-    pub(super) segments: u64,
     /// Bytes that the target's socket has not been given yet; less than none if it was given more
     /// than there were.
     pub(super) queued: i64,
@@ -193,7 +191,7 @@ impl Spliced {
     }
 
     pub(super) fn progress(&self) -> io::Result<Progress> {
-        let Stat { redirected, segments, flags, .. } = self.kernel.program.stat(&self.pair)?;
+        let Stat { redirected, flags, .. } = self.kernel.program.stat(&self.pair)?;
         // In this order: what is redirected in between is not in `expected`, what is written is.
         let TcpCounters { written, acked, .. } = TcpCounters::read(self.target.as_fd())?;
         let expected = self.pair.base.saturating_add(redirected);
@@ -205,7 +203,6 @@ impl Spliced {
         };
         Ok(Progress {
             redirected,
-            segments,
             queued: expected.wrapping_sub(written).cast_signed(),
             backlog: expected.saturating_sub(acked),
             acked,

@@ -81,7 +81,7 @@ impl Leg {
     ) -> Self {
         Self {
             walk: if options.walk { Walk::new(options.chunk_size) } else { Walk::lost() },
-            choice: Choice::new(splice.mode()),
+            choice: Choice::new(splice.mode(), options.soft_limit),
             consumed: socket::consumed(source.as_fd()),
             splice: Arc::clone(splice),
             source,
@@ -180,7 +180,7 @@ impl Leg {
             match self.relay.step(&self.source, &self.target, see)? {
                 Read::Bytes(n) => {
                     self.bytes += n as u64;
-                    self.choice.saw_read();
+                    self.choice.saw_read(n);
                     tokio::task::consume_budget().await;
                 }
                 Read::End => {
@@ -206,7 +206,7 @@ impl Leg {
 
     /// Goes to the kernel if that is wanted and possible. Nothing may be pending.
     fn try_kernel(&mut self) -> bool {
-        if !self.choice.wants_kernel(self.relay.average()) {
+        if !self.choice.wants_kernel(Instant::now()) {
             return false;
         }
         let Some(kernel) = self.splice.kernel().filter(|kernel| !kernel.reports().is_full()) else {
@@ -223,7 +223,7 @@ impl Leg {
         };
         match kernel.splice(&self.source, &self.target, &limits, walk.as_ref()) {
             Ok(spliced) => {
-                self.choice.went();
+                self.choice.moved();
                 let phase = Phase::Carry(Stall::default(), Instant::now() + self.look_every());
                 self.way = Way::Kernel(spliced, phase);
                 if let Err(error) = socket::kick(self.source.as_fd()) {
@@ -237,7 +237,7 @@ impl Leg {
                 tracing::debug!(%error, "carried in user space");
                 match error.raw_os_error() {
                     // Another leg's pair that is being taken out, or too many pairs.
-                    Some(libc::EEXIST | libc::EBUSY | libc::E2BIG) => self.choice.was_busy(),
+                    Some(libc::EEXIST | libc::EBUSY | libc::E2BIG) => self.choice.was_busy(Instant::now()),
                     // MPTCP, TLS, or the far end has closed already.
                     _ => self.choice.was_refused(),
                 }
@@ -273,14 +273,14 @@ impl Leg {
             State::NoTarget => return Err(Ended::Target(None)),
             State::OverSoft => {
                 // Unread bytes then stay in the source's queue, and TCP holds its peer.
-                self.choice.was_slow();
+                self.choice.was_slow(Instant::now());
                 self.overs += 1;
                 self.hold();
                 return Ok(());
             }
             State::Fine if is_called_back => {
                 // For all legs together the kernel holds too much, or it is not used any more.
-                self.choice.was_busy();
+                self.choice.was_busy(Instant::now());
                 self.hold();
                 return Ok(());
             }
@@ -291,8 +291,7 @@ impl Leg {
         } else if stall.see(progress.acked).elapsed() >= self.options.write_timeout {
             return Err(Ended::Stuck);
         }
-        if self.choice.wants_user(progress.segments, progress.redirected) {
-            self.choice.came_back();
+        if self.choice.wants_user(Instant::now(), progress.redirected) {
             self.hold();
         }
         Ok(())
@@ -365,6 +364,7 @@ impl Leg {
         self.bytes += redirected;
         self.redirected += redirected;
         self.unsplices += 1;
+        self.choice.moved();
         if self.knows_chunks() {
             self.walk = match spliced.walk() {
                 Ok(walk) => Walk::from_kernel(&walk),
@@ -440,7 +440,7 @@ fn broken(error: io::Error) -> Ended {
 }
 
 /// How often a leg in the kernel looks at itself, at least and at most. Limits are reported at
-/// once; this notices a target that takes nothing, and what comes being small.
+/// once; this notices a target that takes nothing, and more coming than can be held up.
 const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// How often a leg looks whether it is drained, at first and at most.

@@ -59,7 +59,7 @@ pub struct Splice {
 /// When the kernel carries legs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Where it pays: legs that carry large bursts.
+    /// Where it pays: legs that carry no more than can be held up in time.
     #[default]
     Auto,
     /// Wherever it can.

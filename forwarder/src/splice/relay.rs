@@ -130,11 +130,6 @@ impl Relay {
         self.pending() == 0
     }
 
-    /// Bytes of a read, averaged over the last ones.
-    pub(super) fn average(&self) -> usize {
-        self.average
-    }
-
     fn copy(
         &mut self,
         source: &TcpStream,
