@@ -144,17 +144,15 @@ impl Reports {
             while let Some(event) = events.poll() {
                 self.take(&event);
             }
-            let now = Instant::now();
-            let pause = match self.lock().is_empty() {
+            let (now, is_empty) = (Instant::now(), self.lock().is_empty());
+            if now >= next_look {
+                self.look(program);
+                next_look = now + LOOK;
+            }
+            // With nobody there the sum stays what it was: nothing, after a last look.
+            let pause = match is_empty && self.held() == 0 {
                 true => PollTimeout::NONE,
-                false if now < next_look => {
-                    PollTimeout::try_from(next_look - now).unwrap_or(PollTimeout::ZERO)
-                }
-                false => {
-                    self.look(program);
-                    next_look = Instant::now() + LOOK;
-                    continue;
-                }
+                false => PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX),
             };
             let mut watched = [
                 PollFd::new(events.as_fd(), PollFlags::POLLIN),
@@ -193,7 +191,10 @@ impl Reports {
     /// come back, until what is left for those that stay is within the limit.
     fn look(&self, program: &SpliceProgram) {
         let limit = self.limit.load(Ordering::Relaxed);
+        let is_empty = self.lock().is_empty();
         let stats = match program.stats() {
+            // The barrier's own pair is there always.
+            _ if is_empty => Vec::new(),
             Ok(stats) => stats,
             Err(error) => {
                 return tracing::warn!(%error, "the legs in the kernel cannot be summed up");

@@ -217,6 +217,43 @@ fn the_hard_limit_ends_a_leg_in_the_kernel() {
 }
 
 #[test]
+fn over_the_limit_of_all_legs_they_come_back_and_nobody_goes() {
+    let splice = Arc::new(Splice::start(Mode::Always));
+    if let Some(why) = splice.why_not() {
+        return println!("skipped: {why}");
+    }
+    splice.limit_backlog(1 << 20);
+    block_on(async {
+        let limits = LegOptions { soft_limit: 0, hard_limit: 0, ..options() };
+        let mut hop = Hop::new(&splice, limits).await;
+        let bytes = random_bytes(64 << 20);
+        // Until the leg is back the kernel takes all there is.
+        let mut sent = 0;
+        while hop.leg.status().backlog < 2 << 20 {
+            hop.send(&bytes[sent..sent + (64 << 10)]).await;
+            sent += 64 << 10;
+        }
+        while splice.backlog().is_some_and(|held| held <= 1 << 20) {
+            _ = timeout(Duration::from_millis(1), hop.leg.run()).await;
+        }
+        let (sender, source) = connection().await;
+        let (target, receiver) = connection().await;
+        let mut other = Leg::new(&splice, Rc::new(source), Rc::new(target), limits);
+        other.arm();
+        assert_eq!(other.status().path, LegPath::User, "the kernel is full");
+        hop.expect(&bytes[..sent]).await;
+        hop.leg.stop().await.unwrap();
+        assert_eq!((hop.leg.status().unsplices, hop.leg.status().overs), (1, 0));
+        assert_eq!(hop.leg.status().path, LegPath::User);
+        while other.status().path == LegPath::User {
+            other.arm();
+            _ = timeout(Duration::from_millis(1), other.run()).await;
+        }
+        drop((sender, receiver));
+    });
+}
+
+#[test]
 fn a_reader_that_never_reads_again_is_given_up() {
     on_both_paths(async |splice| {
         for soft_limit in [0, 1 << 20] {
