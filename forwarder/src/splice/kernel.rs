@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use forwarder_ebpf::{NO_TARGET, OVER_HARD, OVER_SOFT, Stat};
 use tokio::net::TcpStream;
@@ -78,8 +79,11 @@ pub(super) enum State {
 impl KernelSplice {
     /// Loads the program and has it move real bytes before anybody relies on it.
     pub(super) fn start() -> Result<Self, WhyNot> {
+        let began = Instant::now();
         let program = Arc::new(SpliceProgram::load()?);
+        let loaded = began.elapsed();
         selftest::run(&program).map_err(WhyNot::SelfTestFailed)?;
+        tracing::debug!(?loaded, tested = ?began.elapsed() - loaded, "kernel path");
         let failed = |error: io::Error| WhyNot::NotSupported(format!("its reports: {error}"));
         let events = program.take_events().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         let barrier = Barrier::start(&program)

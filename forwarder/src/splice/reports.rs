@@ -169,7 +169,7 @@ impl Reports {
         }
     }
 
-    fn take(&self, event: &Event) {
+    pub(super) fn take(&self, event: &Event) {
         let (kind, backlog) = (event.kind, event.backlog);
         match kind {
             EventKind::Unknown => {

@@ -14,7 +14,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::program::{EventKind, Pair, PairLimits, SpliceProgram};
-use super::socket;
+use super::reports::Reports;
+use super::{WhyNot, socket};
 
 /// How long anything may take.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -249,6 +250,29 @@ fn a_target_that_goes_is_reported() {
     assert_eq!(program.stat(&pair).unwrap().dropped, 4);
     program.remove_source(&pair).unwrap();
     program.remove_target(&pair).unwrap();
+}
+
+#[test]
+fn bytes_of_a_source_that_is_in_no_pair_are_reported_and_end_the_use_of_the_kernel() {
+    let Some(program) = program() else { return };
+    let mut events = program.take_events().unwrap();
+    let mut hop = Hop::new();
+    let pair = hop.splice(&program, &PairLimits::default());
+    // In the wrong order.
+    program.remove_target(&pair).unwrap();
+    hop.sender.write_all(b"lost").unwrap();
+    let mut event = None;
+    wait("reported", || {
+        event = events.poll();
+        event.is_some()
+    });
+    let event = event.unwrap();
+    assert_eq!((event.source, event.kind), (pair.source, EventKind::Unknown));
+    let reports = Reports::default();
+    assert_eq!(reports.revoked(), None);
+    reports.take(&event);
+    assert!(matches!(reports.revoked(), Some(WhyNot::Revoked(_))));
+    program.remove_source(&pair).unwrap();
 }
 
 #[test]

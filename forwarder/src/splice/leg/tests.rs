@@ -329,6 +329,28 @@ fn a_sender_that_resets_ends_the_leg_after_what_it_sent() {
 }
 
 #[test]
+fn after_a_reset_the_chunks_stand_where_the_receiver_stands() {
+    on_both_paths(async |splice| {
+        for recording in recordings() {
+            let chunks = recording.chunks();
+            let bytes = &chunks[..chunks.len().min(5_001)];
+            let mut hop = Hop::new(&splice, LegOptions { walk: true, ..options() }).await;
+            hop.sender.write_all(bytes).await.unwrap();
+            hop.sender.set_zero_linger().unwrap();
+            drop(hop.sender);
+            let ended = hop.leg.run().await;
+            assert!(matches!(ended, Ended::Source(Some(_))), "{ended:?}");
+            drop(hop.target);
+            let len = usize::try_from(hop.leg.status().bytes).unwrap();
+            let mut received = vec![0; len];
+            hop.receiver.read_exact(&mut received).await.unwrap();
+            assert!(received == bytes, "all that was there when the reset came");
+            assert_same_walk(hop.leg.open(), &received, &recording.name);
+        }
+    });
+}
+
+#[test]
 fn a_receiver_that_goes_ends_the_leg_with_bytes_under_way_or_without() {
     on_both_paths(async |splice| {
         for (len, reset) in [(0, false), (0, true), (3000, true), (12 << 20, true)] {
@@ -518,6 +540,49 @@ fn auto_takes_media_to_the_kernel_and_what_piles_up_back() {
             }
         }
         assert_eq!(leg.status().unsplices, 1);
+    });
+}
+
+#[test]
+fn a_source_is_in_one_pair_and_may_be_read_after_a_leg_was_dropped_coming_back() {
+    let Some(splice) = kernel() else { return };
+    block_on(async {
+        let (mut sender, source) = connection().await;
+        let source = Rc::new(source);
+        for is_held in [false, true] {
+            let (target, mut receiver) = connection().await;
+            let mut leg = Leg::new(&splice, Rc::clone(&source), Rc::new(target), options());
+            // The pair before this one may be in the kernel for a moment.
+            while leg.status().path == LegPath::User {
+                leg.arm();
+                _ = timeout(Duration::from_millis(1), leg.run()).await;
+            }
+            let (target, _other) = connection().await;
+            let mut second = Leg::new(&splice, Rc::clone(&source), Rc::new(target), options());
+            second.arm();
+            assert_eq!(second.status().path, LegPath::User);
+            drop(second);
+            // Reports about it still find the first.
+            sender.write_all(b"first").await.unwrap();
+            receiver.read_exact(&mut [0; 5]).await.unwrap();
+            if is_held {
+                let mut stop = std::pin::pin!(leg.stop());
+                std::future::poll_fn(|context| {
+                    assert!(stop.as_mut().poll(context).is_pending());
+                    std::task::Poll::Ready(())
+                })
+                .await;
+            }
+            drop(leg);
+            sender.write_all(b"second").await.unwrap();
+            let mut received = [0; 6];
+            let mut at = 0;
+            while at < received.len() {
+                source.readable().await.unwrap();
+                at += source.try_read(&mut received[at..]).unwrap_or_default();
+            }
+            assert_eq!(&received, b"second");
+        }
     });
 }
 
