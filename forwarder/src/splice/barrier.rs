@@ -20,7 +20,6 @@ use tokio::sync::oneshot;
 
 use super::program::{Pair, PairLimits, SpliceProgram};
 use super::socket::{self, TcpCounters};
-use crate::privilege;
 
 /// The thread, while this lives and until it has done what it was asked.
 pub struct Barrier {
@@ -45,9 +44,7 @@ impl Barrier {
         let (jobs, queue) = mpsc::channel();
         let program = Arc::clone(program);
         thread::Builder::new().name("splice-barrier".to_owned()).spawn(move || {
-            // It has its own capabilities and needs none. A kernel that refuses this leaves them
-            // to a thread that hears nothing from outside.
-            _ = privilege::give_up();
+            super::become_helper();
             serve(&mut parser, &program, &queue);
         })?;
         Ok(Self { jobs })

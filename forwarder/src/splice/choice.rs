@@ -52,7 +52,9 @@ impl Choice {
     pub(super) fn wants_kernel(&mut self, now: Instant) -> bool {
         let pays = match self.mode {
             Mode::Always => true,
-            Mode::Auto => self.rate(now, self.read).is_some_and(|rate| rate > 0.0 && !self.piles_up(2.0 * rate)),
+            Mode::Auto => self
+                .rate(now, self.read)
+                .is_some_and(|rate| rate > 0.0 && !self.piles_up(2.0 * rate)),
             Mode::Never => false,
         };
         pays && !self.refused && self.earliest.is_none_or(|earliest| now >= earliest)
@@ -60,7 +62,8 @@ impl Choice {
 
     /// Whether to come back; `redirected` bytes since it went.
     pub(super) fn wants_user(&mut self, now: Instant, redirected: u64) -> bool {
-        self.mode == Mode::Auto && self.rate(now, redirected).is_some_and(|rate| self.piles_up(rate))
+        self.mode == Mode::Auto
+            && self.rate(now, redirected).is_some_and(|rate| self.piles_up(rate))
     }
 
     /// The leg has changed its path: it is measured anew.

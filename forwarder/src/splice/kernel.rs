@@ -17,7 +17,6 @@ use super::program::{Pair, PairLimits, SpliceProgram};
 use super::reports::{Call, Reports};
 use super::socket::{self, TcpCounters};
 use super::{WhyNot, selftest};
-use crate::privilege;
 
 /// The program, tested, and the threads that hand out its reports and take pairs out of it.
 pub(super) struct KernelSplice {
@@ -94,9 +93,7 @@ impl KernelSplice {
         thread::Builder::new()
             .name("splice-events".to_owned())
             .spawn(move || {
-                // It has its own capabilities and needs none. A kernel that refuses this leaves
-                // them to a thread that only reads.
-                _ = privilege::give_up();
+                super::become_helper();
                 let (reports, program) = of_thread;
                 reports.hand_out(&program, events, told);
             })

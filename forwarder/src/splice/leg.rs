@@ -237,7 +237,9 @@ impl Leg {
                 tracing::debug!(%error, "carried in user space");
                 match error.raw_os_error() {
                     // Another leg's pair that is being taken out, or too many pairs.
-                    Some(libc::EEXIST | libc::EBUSY | libc::E2BIG) => self.choice.was_busy(Instant::now()),
+                    Some(libc::EEXIST | libc::EBUSY | libc::E2BIG) => {
+                        self.choice.was_busy(Instant::now())
+                    }
                     // MPTCP, TLS, or the far end has closed already.
                     _ => self.choice.was_refused(),
                 }

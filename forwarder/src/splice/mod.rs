@@ -41,11 +41,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use thiserror::Error;
 
 pub use leg::Leg;
 pub use walk::Walk;
 
+use crate::privilege;
 use kernel::KernelSplice;
 
 /// How 1:1 legs of this process are carried: decided once at start, latched off at run time if the
@@ -216,6 +218,21 @@ impl Splice {
         }
     }
 }
+
+/// Makes this a thread of our own that others wait for: woken before those who move bytes, where
+/// that is permitted (CAP_SYS_NICE), and without capabilities, as it has its own and needs none.
+fn become_helper() {
+    // SAFETY: numbers only; 0 is the calling thread.
+    let nice = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, MOST_URGENT) };
+    if nice != 0 {
+        tracing::debug!("a thread of the kernel path is as urgent as all others");
+    }
+    // A kernel that refuses this leaves them to a thread that hears nothing from outside.
+    _ = privilege::give_up();
+}
+
+/// The least `nice` there is.
+const MOST_URGENT: libc::c_int = -20;
 
 /// Why legs are carried in user space.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
