@@ -74,6 +74,7 @@ fn serve(parser: &mut Parser, program: &SpliceProgram, queue: &mpsc::Receiver<Jo
         if let Err(error) = &rested {
             tracing::warn!(%error, legs = jobs.len(), "sources are taken out of the kernel's map unwaited");
         }
+        let mut released = Vec::new();
         for job in jobs {
             match job {
                 Job::Hold(pair, done) => {
@@ -86,10 +87,18 @@ fn serve(parser: &mut Parser, program: &SpliceProgram, queue: &mpsc::Receiver<Jo
                     // The kernel itself takes out sockets that are closed. If it refuses otherwise
                     // there is nothing to be done that closing the sockets does not do.
                     _ = program.remove_source(&pair);
-                    _ = program.remove_target(&pair);
-                    source.inspect(|source| _ = socket::kick(source.as_fd()));
+                    released.push((pair, source));
                 }
             }
+        }
+        if !released.is_empty() {
+            // A parser that found a window all but closed may have begun since, and must not miss
+            // what says where its bytes go.
+            _ = parser.pass(program);
+        }
+        for (pair, source) in released {
+            _ = program.remove_target(&pair);
+            source.inspect(|source| _ = socket::kick(source.as_fd()));
         }
     }
 }

@@ -199,7 +199,7 @@ const SMALL_BUFFER: usize = 32 << 10;
 /// Bytes of the stream that is spliced and unspliced.
 const STREAM: usize = 512 << 10;
 /// How long anything may take.
-const WITHIN: Duration = Duration::from_secs(2);
+const WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
