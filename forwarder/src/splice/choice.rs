@@ -1,10 +1,10 @@
 //! Which path carries a leg.
 //!
-//! The kernel costs less than a copy at any size of bursts, from about a half for 2.5 KB to a fifth
-//! for 100 KB. What it cannot do is hold a source up: one that may put more into the kernel than the
-//! soft limit before anybody has looked is back in user space at once, at a price. So it follows from
-//! the rate, measured on whichever path, with a gap between going and coming back; and after each
-//! return that a slow target causes there is a pause.
+//! The kernel costs less than a copy at any size of bursts, the less the larger they are
+//! (`docs/splice.md`). What it cannot do is hold a source up: one that may put more into the kernel
+//! than the soft limit before anybody has looked is back in user space at once, at a price. So it
+//! follows from the rate, measured on whichever path, with a gap between going and coming back; and
+//! after each return that a slow target causes there is a pause.
 
 use std::time::Duration;
 
