@@ -131,9 +131,6 @@ impl SpliceProgram {
 
     fn load_object(object: &[u8], offsets: &Offsets) -> Result<Self, Box<dyn Error>> {
         let mut ebpf = EbpfLoader::new()
-            // The kernel's types are for programs that are relocated by them: ours asks for three
-            // fields, and reading all types again takes longer than the rest.
-            .btf(None)
             .override_global("STRP_FULL_LEN", &offsets.strp_full_len, true)
             .override_global("STRP_OFFSET", &offsets.strp_offset, true)
             .override_global("BYTES_ACKED", &offsets.bytes_acked, true)
