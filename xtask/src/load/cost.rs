@@ -10,6 +10,9 @@ use crate::process;
 /// Above this share of a core a thread, or of all its cores the process, is in the way.
 const FULL: f64 = 0.90;
 
+/// In less time nothing can be told of shares.
+const MIN_WALL: Duration = Duration::from_millis(500);
+
 /// Counters at one moment.
 pub struct Cost {
     at: Instant,
@@ -81,7 +84,9 @@ impl Spent {
     pub fn remark(&self) -> Option<String> {
         let cores = super::float(self.cores as u64);
         let (thread, share) = &self.busiest;
-        if *share > FULL {
+        if self.wall < MIN_WALL {
+            None
+        } else if *share > FULL {
             Some(format!(
                 "the load's thread `{thread}` used {:.0} % of a core: it, not the server, may be \
                  the limit",
@@ -140,6 +145,8 @@ mod tests {
         };
         assert_eq!(spent(800, 0.8, 1).remark(), None);
         assert_eq!(spent(1700, 0.8, 2).remark(), None);
+        let short = Spent { wall: Duration::from_micros(1), ..spent(1, 2.0, 1) };
+        assert_eq!(short.remark(), None);
         assert!(spent(950, 0.95, 2).remark().unwrap().contains("`main` used 95 %"));
         assert!(spent(950, 0.5, 1).remark().unwrap().contains("cores were full"));
         assert!(on_cpu("12 3 4\n").is_ok() && on_cpu("").is_err());

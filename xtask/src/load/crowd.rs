@@ -39,7 +39,6 @@ pub struct Crowd {
     pub reconnect: bool,
     /// Times of all joins of players, probes included.
     pub joins: Joins,
-    last_join: Option<Instant>,
 }
 
 /// Times of joining, from before the TCP connect.
@@ -55,6 +54,10 @@ pub struct Joins {
     pub keyframe_first: u64,
     /// See there.
     pub other_first: u64,
+    /// When the server had agreed to the last.
+    pub all_started: Option<Instant>,
+    /// When the last had a keyframe.
+    pub all_keyframe: Option<Instant>,
 }
 
 /// One who is to be there.
@@ -103,7 +106,6 @@ impl Crowd {
             shape,
             reconnect: false,
             joins: Joins::default(),
-            last_join: None,
         })
     }
 
@@ -175,7 +177,6 @@ impl Crowd {
         let role = slot.role;
         if matches!(role, Role::Player | Role::Probe) {
             self.joins.add(joined);
-            self.last_join = Some(Instant::now());
         }
         let Some(link) = link else { return Ok(()) };
         if role == Role::Publisher {
@@ -235,11 +236,6 @@ impl Crowd {
         self.prober.seen()
     }
 
-    /// When the last player came.
-    pub fn last_join(&self) -> Option<Instant> {
-        self.last_join
-    }
-
     /// Begins a window for fleet, probes and publishers.
     pub fn restart(&mut self) {
         self.fleet.restart();
@@ -258,6 +254,9 @@ impl Joins {
         for (histogram, time) in times {
             time.into_iter().for_each(|time| histogram.push(time));
         }
+        let end = |time: Option<Duration>| time.map(|time| joined.begun + time);
+        self.all_started = self.all_started.max(end(joined.started));
+        self.all_keyframe = self.all_keyframe.max(end(joined.keyframe));
         match joined.is_keyframe_first {
             Some(true) => self.keyframe_first += 1,
             Some(false) => self.other_first += 1,

@@ -62,7 +62,6 @@ impl Ffmpegs {
         for (n, url) in urls.iter().enumerate() {
             let mut command = command();
             command.args(["-re", "-stream_loop", "-1", "-i"]).arg(&file);
-            // Metadata that changes from round to round would be news to players.
             command.args(["-c", "copy", "-f", "flv", "-t", &seconds.to_string()]);
             self.publishers.push(Ffmpeg::start(&format!("publisher-{n}"), command, &show(url))?);
         }

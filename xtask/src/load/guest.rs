@@ -69,8 +69,10 @@ pub struct Mark {
 }
 
 /// How joining went; times are from before the TCP connect.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Joined {
+    /// Right before the TCP connect.
+    pub begun: Instant,
     /// Until the server agreed.
     pub started: Option<Duration>,
     /// Until the first frame of audio or video was complete.
@@ -126,7 +128,6 @@ pub struct Guest {
     pub link: Link,
     /// Whether it has been told that it has joined.
     pub is_told: bool,
-    begun: Instant,
     notes: Notes,
 }
 
@@ -144,7 +145,7 @@ impl Guest {
         let begun = Instant::now();
         let link = Link::dial(target.address, &target.url, role.goal(), role.receive_buffer())?;
         let notes = Notes::new(begun, Arc::clone(target));
-        Ok(Self { slot, role, link, is_told: false, begun, notes })
+        Ok(Self { slot, role, link, is_told: false, notes })
     }
 
     /// Reads what is there; `seen` takes what a probe counts.
@@ -159,7 +160,7 @@ impl Guest {
         self.link.check(now)?;
         let joined = &self.notes.joined;
         let Some(started) = joined.started else { return Ok(Progress::Joining) };
-        let late = |since: Duration, limit| now > self.begun + since + limit;
+        let late = |since: Duration, limit| now > joined.begun + since + limit;
         let is_there = match self.role {
             Role::Publisher | Role::Slow(_) | Role::Stuck => true,
             Role::Player | Role::Probe => {
@@ -181,7 +182,6 @@ impl Guest {
 
 /// What a guest makes of its events.
 struct Notes {
-    begun: Instant,
     target: Arc<Target>,
     joined: Joined,
     /// Number of the next stamped message.
@@ -193,12 +193,19 @@ struct Notes {
 
 impl Notes {
     fn new(begun: Instant, target: Arc<Target>) -> Self {
-        let joined = Joined::default();
-        Self { begun, target, joined, next: None, wire: None, timestamp: None }
+        let joined = Joined {
+            begun,
+            started: None,
+            frame: None,
+            is_keyframe_first: None,
+            keyframe: None,
+            mark: None,
+        };
+        Self { target, joined, next: None, wire: None, timestamp: None }
     }
 
     fn take(&mut self, event: &ClientEvent<'_>, wire: u64, seen: Option<&mut Seen>) {
-        let since = self.begun.elapsed();
+        let since = self.joined.begun.elapsed();
         match event {
             ClientEvent::Publishing(_) | ClientEvent::Playing(_) => {
                 self.joined.started.get_or_insert(since);

@@ -104,7 +104,8 @@ pub struct Quantiles {
 impl Quantiles {
     /// As shown.
     pub fn cells(&self) -> Vec<String> {
-        [self.p50_ms, self.p99_ms, self.max_ms].iter().map(|ms| format!("{ms:.2}")).collect()
+        let cell = |ms: &f64| if ms.is_nan() { "-".to_owned() } else { format!("{ms:.2}") };
+        [self.p50_ms, self.p99_ms, self.max_ms].iter().map(cell).collect()
     }
 }
 

@@ -78,8 +78,10 @@ pub struct Group {
 pub struct Join {
     /// Joins.
     pub joins: u64,
-    /// From the first connect to the last one there, seconds.
-    pub took_s: f64,
+    /// From the first connect until the server had agreed to all, seconds.
+    pub started_s: f64,
+    /// From the first connect until all had a keyframe, seconds.
+    pub keyframe_s: f64,
     /// Until the server agreed.
     pub started: Quantiles,
     /// Until the first frame was complete.
@@ -116,6 +118,8 @@ pub struct Probes {
 pub struct Delivery {
     /// Players it is known of.
     pub players: usize,
+    /// Connections of others, which began without a keyframe.
+    pub unknown: usize,
     /// Mean share.
     pub mean: f64,
     /// The worst player's.
@@ -179,16 +183,30 @@ impl Report {
         }
         self.failures.extend(failures);
         self.remarks.extend(self.load.full.clone());
+        match self.delivery.as_ref().map(|delivery| delivery.unknown) {
+            None if self.lateness.is_some() && self.has("players") => {
+                let what = "delivery is not known: it takes a probe that gets media";
+                self.remarks.push(what.to_owned());
+            }
+            Some(unknown @ 1..) => self.remarks.push(format!(
+                "delivery to {unknown} players is not known: they got no keyframe in time"
+            )),
+            _ => {}
+        }
         if let Some(late) = self.lateness.filter(|late| late.p99_ms > LATE_MS) {
             self.remarks.push(format!(
                 "1 % of what was published left over {:.0} ms late: the load was the bottleneck, \
-                 and latencies are its own",
+                 and latencies may be its own",
                 late.p99_ms
             ));
         }
         if self.probes.as_ref().is_some_and(|probes| probes.foreign > 0) {
             self.remarks.push("streams of another host: latency is not known".to_owned());
         }
+    }
+
+    fn has(&self, group: &str) -> bool {
+        self.groups.iter().any(|one| one.name == group)
     }
 
     /// For people.
@@ -237,9 +255,12 @@ impl Report {
         let Some(join) = &self.join else { return };
         let _ = writeln!(
             text,
-            "join: {} in {:.2} s; first frame a keyframe {}, another {}\n{:<16}{:>10}{:>10}{:>10}",
+            "join: {}, agreed to in {:.2} s ({:.0}/s), with a keyframe in {:.2} s; first frame a \
+             keyframe {}, another {}\n{:<16}{:>10}{:>10}{:>10}",
             join.joins,
-            join.took_s,
+            join.started_s,
+            float(join.joins) / join.started_s,
+            join.keyframe_s,
             join.keyframe_first,
             join.other_first,
             "",
@@ -367,7 +388,7 @@ mod tests {
             seconds: 10.0,
             groups: vec![group("players"), Group { may_go: true, there: 0, ..group("stuck") }],
             probes: Some(probes),
-            delivery: Some(Delivery { players: 10, mean: 1.0, worst: 0.99, below: 0 }),
+            delivery: Some(Delivery { players: 10, unknown: 0, mean: 1.0, worst: 0.99, below: 0 }),
             lateness: Some(FAST),
             ffmpeg: Ffmpeg { players: vec![went], publishers: Vec::new() },
             ..Report::default()

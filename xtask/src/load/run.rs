@@ -67,7 +67,7 @@ fn load(args: &Args, targets: &Targets) -> Result<Report> {
     ffmpegs.restart();
     let published = tally::published(&crowd);
     let (start, cost) = (Instant::now(), Cost::now()?);
-    progress.begin(&cost);
+    progress.begin(&cost, &crowd);
     let end = start + Duration::from_secs(args.seconds);
     let held = crowd.hold(|crowd| {
         progress.show("", crowd)?;
@@ -192,9 +192,9 @@ impl Progress {
     }
 
     /// Counts seconds from now on.
-    fn begin(&mut self, cost: &Cost) {
+    fn begin(&mut self, cost: &Cost, crowd: &Crowd) {
         (self.start, self.shown) = (Instant::now(), None);
-        (self.cpu, self.bytes) = (cost.cpu(), 0);
+        (self.cpu, self.bytes) = (cost.cpu(), tally::bytes_of_all(crowd));
     }
 
     fn show(&mut self, phase: &str, crowd: &Crowd) -> Result<()> {
@@ -206,7 +206,7 @@ impl Progress {
         let (user, system) = process::cpu("self")?;
         let cpu = user + system;
         let percent = cpu.saturating_sub(self.cpu).as_secs_f64() / passed * 100.0;
-        let bytes = crowd.fleet.members().iter().map(|member| member.bytes).sum::<u64>();
+        let bytes = tally::bytes_of_all(crowd);
         let rate = float(bytes.saturating_sub(self.bytes)) * 8.0 / 1e6 / passed;
         (self.shown, self.cpu, self.bytes) = (Some(Instant::now()), cpu, bytes);
         let line = format!(

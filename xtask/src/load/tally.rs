@@ -44,7 +44,11 @@ pub fn groups(crowd: &Crowd, before: &[u64]) -> Vec<Group> {
                 let sent = published(crowd).into_iter().zip(before);
                 group.bytes = sent.map(|(now, before)| now.saturating_sub(*before)).sum();
             }
-            "probes" => group.bytes = crowd.seen().wire(),
+            "probes" => {
+                group.bytes = crowd.seen().wire();
+                // They are told apart by nothing else: either all are fed or none counts.
+                group.silent = if group.bytes == 0 { group.there } else { 0 };
+            }
             _ => {}
         }
         groups.push(group);
@@ -85,10 +89,14 @@ fn errors<'a>(slots: impl Iterator<Item = &'a Slot>) -> BTreeMap<String, u64> {
 /// How players and probes joined, who began at `begun`.
 pub fn join(crowd: &Crowd, begun: Instant) -> Option<Join> {
     let joins = &crowd.joins;
-    let last = crowd.last_join()?;
+    let seconds = |end: Option<Instant>| {
+        end.map_or(f64::NAN, |end| end.saturating_duration_since(begun).as_secs_f64())
+    };
+    joins.all_started?;
     Some(Join {
         joins: joins.started.len(),
-        took_s: last.saturating_duration_since(begun).as_secs_f64(),
+        started_s: seconds(joins.all_started),
+        keyframe_s: seconds(joins.all_keyframe),
         started: joins.started.quantiles(),
         frame: joins.frame.quantiles(),
         keyframe: joins.keyframe.quantiles(),
@@ -118,15 +126,23 @@ pub fn bytes_of_players(crowd: &Crowd) -> u64 {
     players.map(|member| member.bytes).sum()
 }
 
+/// Bytes that have come to all players that do not parse.
+pub fn bytes_of_all(crowd: &Crowd) -> u64 {
+    crowd.fleet.members().iter().map(|member| member.bytes).sum()
+}
+
 /// What each player got of what was published from its first keyframe on until now, or until it was
 /// closed. Probes tell how many bytes on the wire a byte of payload is, which differs by server.
 pub fn delivery(crowd: &Crowd) -> Option<Delivery> {
     let wire_per_payload = crowd.seen().wire_per_payload()?;
     // By player: bytes it should have got, and has, over all its connections.
     let mut players: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+    let mut unknown = 0;
     for (slot, member) in members(crowd).filter(|(slot, _)| slot.role == Role::Player) {
         let now = crowd.published(slot.target.stream);
-        let (Some(mark), Some(published)) = (member.mark, member.published.or(now)) else {
+        let Some(published) = member.published.or(now) else { continue };
+        let Some(mark) = member.mark else {
+            unknown += 1;
             continue;
         };
         let (due, got) = players.entry(member.slot).or_default();
@@ -134,16 +150,17 @@ pub fn delivery(crowd: &Crowd) -> Option<Delivery> {
         *due += float(payload) * wire_per_payload;
         *got += float(member.bytes);
     }
-    share(players.into_values())
+    share(players.into_values(), unknown)
 }
 
 /// Shares of pairs of what was due and what came.
-fn share(players: impl Iterator<Item = (f64, f64)>) -> Option<Delivery> {
+fn share(players: impl Iterator<Item = (f64, f64)>, unknown: usize) -> Option<Delivery> {
     let shares: Vec<f64> =
         players.filter(|(due, _)| *due > 0.0).map(|(due, got)| got / due).collect();
     let first = shares.first()?;
     Some(Delivery {
         players: shares.len(),
+        unknown,
         mean: shares.iter().sum::<f64>() / float(shares.len() as u64),
         worst: shares.iter().copied().fold(*first, f64::min),
         below: shares.iter().filter(|share| **share < MIN_DELIVERED).count(),
@@ -178,9 +195,10 @@ mod tests {
         let mut players = vec![(1000.0, 1000.0); 99];
         players.push((1000.0, 100.0));
         players.push((0.0, 0.0));
-        let found = share(players.into_iter()).unwrap();
+        let found = share(players.into_iter(), 2).unwrap();
         assert_eq!((found.players, found.below, found.worst), (100, 1, 0.1));
+        assert_eq!(found.unknown, 2);
         assert!((found.mean - 0.991).abs() < 1e-9);
-        assert!(share([(0.0, 5.0)].into_iter()).is_none());
+        assert!(share([(0.0, 5.0)].into_iter(), 0).is_none());
     }
 }
