@@ -84,7 +84,8 @@ fn load(args: &Args, targets: &Targets) -> Result<Report> {
     report.probes = tally::probes(&crowd);
     report.lateness = (args.publishers > 0).then(|| crowd.publishers.lateness().quantiles());
     report.ffmpeg = ffmpegs.went();
-    report.load = load_of(&spent, crowd.count(State::There));
+    let came = crowd.slots().iter().filter(|slot| slot.joins > 0).count();
+    report.load = load_of(&spent, came);
     drop(ffmpegs);
     // What is under way when the window ends is not lost: it comes while nothing new is sent.
     crowd.publishers.hush();
