@@ -21,15 +21,20 @@ const FILES_AN_FFMPEG: usize = 3;
 /// Stands for the number of a stream in a URL.
 const NUMBER: &str = "{n}";
 
+/// What happens, below the options.
+const AFTER_HELP: &str = "\
+Publishers come first, then players. When all are there the window begins, of which counts and \
+latencies are; how players joined is told apart. The exit status is 0 only if all that were asked \
+for played, and each got 98 % of what was published where that is known: of synthetic streams of \
+the same process. Slow and stuck players may be closed, and only have to come.";
+
 /// Who is to come, and where to.
-///
-/// Publishers come first, then players; when all are there the window begins, of which counts and
-/// latencies are. The exit status is 0 only if all that were asked for played, and got 98 % of what
-/// was published where that is known.
 #[derive(clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// `rtmp://host[:port]/app/stream`, where `{n}` stands for the number of the stream, from 0;
-    /// several: players take turns
+    // clap would make a line break of the placeholder itself.
+    /// `rtmp://host[:port]/app/stream`, where an n in braces stands for the number of the stream,
+    /// from 0; several: players take turns
     #[arg(required = true, value_name = "URL")]
     pub urls: Vec<String>,
     /// Players that count bytes and do not parse
