@@ -37,6 +37,11 @@ impl Load {
         (code, serde_json::from_slice(&json).expect("JSON"))
     }
 
+    /// Lines it has said, one a second.
+    fn lines(&self) -> usize {
+        self.process.log().lines().count()
+    }
+
     /// Waits until it has said `what`.
     #[track_caller]
     fn wait_said(&self, what: &str) {
@@ -104,6 +109,24 @@ fn a_player_that_data_was_dropped_for_does_not_pass() {
     publisher.process.signal(Signal::SIGINT);
     let (code, report) = publisher.finish();
     assert_eq!(code, Some(130), "{report:#}");
+}
+
+#[test]
+fn what_a_server_takes_late_arrives_whole() {
+    let server = Setup::new().start();
+    let line = "--publishers 1 --players 2 --bitrate 25M --seconds 8";
+    let load = Load::start(&format!("{} {line}", server.url("live/a")));
+    load.wait_said(" s  6 of 6 there");
+    // Longer than what the sockets hold; the rest of a message waits in the load.
+    server.signal(Signal::SIGSTOP);
+    let before = load.lines();
+    wait_until("two seconds", seconds(20), || load.lines() >= before + 2);
+    server.signal(Signal::SIGCONT);
+    let (code, report) = load.finish();
+    assert_eq!(code, Some(0), "{report:#}");
+    let probes = &report["probes"];
+    assert_eq!((&probes["gaps"], &probes["damaged"]), (&0.into(), &0.into()), "{report:#}");
+    assert!(probes["latency"]["max_ms"].as_f64().unwrap() > 500.0, "it never stood still");
 }
 
 #[test]

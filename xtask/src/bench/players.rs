@@ -28,8 +28,6 @@ const PROBES: usize = 3;
 const RAMP: f64 = 1000.0;
 /// From the last join to the window.
 const SETTLE: Duration = Duration::from_secs(2);
-/// From the end of the window to the last look at what was delivered.
-const DRAIN: Duration = Duration::from_millis(300);
 /// All players must have joined by then.
 const JOIN_WITHIN: Duration = Duration::from_secs(120);
 /// Below this share of what was published a row is void.
@@ -175,8 +173,7 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
     crowd.publishers.hush();
     let seen = crowd.seen();
     let published = crowd.published(0).unwrap_or_default() - published;
-    let drained = Instant::now() + DRAIN;
-    crowd.hold(|_| Ok(Instant::now() < drained))?;
+    crowd.drain()?;
     let expected = float(published) * seen.wire_per_payload().context("the probes saw nothing")?;
     let delivered = |player: &Member| float(player.window) / expected;
     let players = crowd.fleet.members();

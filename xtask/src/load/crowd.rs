@@ -21,6 +21,10 @@ const STREAMS_A_THREAD: usize = 500;
 /// Pause before a player that was closed or refused comes back, and what it varies by.
 const COME_BACK_AFTER: Duration = Duration::from_millis(500);
 const COME_BACK_SPREAD: Duration = Duration::from_millis(1000);
+/// What is under way has come when nothing has for so long, and is not waited for much longer:
+/// servers that gather messages send several times a second.
+const QUIET: Duration = Duration::from_millis(600);
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// All clients; see the module.
 pub struct Crowd {
@@ -158,6 +162,22 @@ impl Crowd {
             thread::sleep(self.fleet.pause().saturating_sub(begin.elapsed()));
         }
         Ok(())
+    }
+
+    /// Goes on until nothing comes any more to players that take all they can.
+    pub fn drain(&mut self) -> Result<()> {
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        let (mut bytes, mut since) = (0, Instant::now());
+        self.hold(|crowd| {
+            let players = crowd.fleet.members().iter();
+            let sum =
+                players.filter(|member| member.role == Role::Player).map(|one| one.bytes).sum();
+            let now = Instant::now();
+            if sum != bytes {
+                (bytes, since) = (sum, now);
+            }
+            Ok(now < deadline && now < since + QUIET)
+        })
     }
 
     fn hear(&mut self) -> Result<()> {

@@ -294,7 +294,10 @@ impl Report {
                 "delivered of what was published: mean {:.4}, worst {:.4}, of {} players",
                 delivery.mean, delivery.worst, delivery.players
             ),
-            None => writeln!(text, "delivered of what was published: not known"),
+            None if self.has("players") => {
+                writeln!(text, "delivered of what was published: not known")
+            }
+            None => Ok(()),
         };
     }
 

@@ -22,10 +22,6 @@ const JOIN_WITHIN: Duration = Duration::from_secs(30);
 const FFMPEG_WITHIN: Duration = Duration::from_secs(30);
 /// From the last join to the window.
 const SETTLE: Duration = Duration::from_millis(500);
-/// What is under way has come when nothing has for so long, and is not waited for much longer:
-/// servers that gather messages send several times a second.
-const QUIET: Duration = Duration::from_millis(600);
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// Beyond the window, so that no ffmpeg outlives us by much even if we are killed.
 const FFMPEG_MARGIN: u64 = 120;
 
@@ -89,7 +85,7 @@ fn load(args: &Args, targets: &Targets) -> Result<Report> {
     drop(ffmpegs);
     // What is under way when the window ends is not lost: it comes while nothing new is sent.
     crowd.publishers.hush();
-    drain(&mut crowd).or_else(unless_interrupted)?;
+    crowd.drain().or_else(unless_interrupted)?;
     report.delivery = tally::delivery(&crowd);
     report.judge();
     Ok(report)
@@ -145,20 +141,6 @@ fn wait_moving(crowd: &mut Crowd, ffmpegs: &mut Ffmpegs, progress: &mut Progress
     crowd.hold(|crowd| {
         progress.show("ffmpeg ", crowd)?;
         Ok(ffmpegs.is_waiting() && Instant::now() < deadline)
-    })
-}
-
-/// Until nothing comes any more.
-fn drain(crowd: &mut Crowd) -> Result<()> {
-    let deadline = Instant::now() + DRAIN_WITHIN;
-    let (mut bytes, mut since) = (0, Instant::now());
-    crowd.hold(|crowd| {
-        let now = Instant::now();
-        let sum = tally::bytes_of_players(crowd);
-        if sum != bytes {
-            (bytes, since) = (sum, now);
-        }
-        Ok(now < deadline && now < since + QUIET)
     })
 }
 

@@ -120,12 +120,6 @@ pub fn probes(crowd: &Crowd) -> Option<Probes> {
     })
 }
 
-/// Bytes that have come to players that take all they can.
-pub fn bytes_of_players(crowd: &Crowd) -> u64 {
-    let players = crowd.fleet.members().iter().filter(|member| member.role == Role::Player);
-    players.map(|member| member.bytes).sum()
-}
-
 /// Bytes that have come to all players that do not parse.
 pub fn bytes_of_all(crowd: &Crowd) -> u64 {
     crowd.fleet.members().iter().map(|member| member.bytes).sum()
