@@ -64,7 +64,8 @@ impl Cost {
             let spent = Duration::from_nanos(ns.saturating_sub(before));
             (name.clone(), spent.as_secs_f64() / wall.as_secs_f64().max(1e-9))
         };
-        let busiest = now.threads.iter().map(of).max_by(|a, b| a.1.total_cmp(&b.1));
+        let threads = now.threads.iter().filter(|_| wall >= MIN_WALL);
+        let busiest = threads.map(of).max_by(|a, b| a.1.total_cmp(&b.1));
         Ok(Spent {
             cpu: now.cpu.saturating_sub(self.cpu),
             wall,
