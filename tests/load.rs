@@ -1,8 +1,9 @@
 //! The load generator tells the truth: of a server that serves, and of those that do not.
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use common::nginx::Nginx;
 use common::process::Process;
@@ -10,6 +11,19 @@ use common::server::Setup;
 use common::{free_address, seconds, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+
+/// The program: of another package, so cargo has not made it for this test.
+fn xtask() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        let built = build.args(["build", "--quiet", "--package", "xtask"]).status();
+        assert!(built.expect("cargo").success(), "xtask cannot be built");
+        // From deps of whatever profile this is to the profile that was built.
+        let test = std::env::current_exe().expect("the path of this test");
+        test.ancestors().nth(3).expect("the folder of profiles").join("debug/xtask")
+    })
+}
 
 /// A run of `xtask load` with `line` behind it.
 struct Load {
@@ -22,7 +36,7 @@ impl Load {
     fn start(line: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let json = dir.path().join("load.json");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(xtask());
         command.args(["load", "--as-is", "--json"]).arg(&json).args(line.split_whitespace());
         let process = Process::spawn(dir.path(), "load", "the workspace", &mut command);
         Self { process, json, _dir: dir }

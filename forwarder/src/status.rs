@@ -57,12 +57,14 @@ pub struct StreamStatus {
     pub app: String,
     /// Name.
     pub stream: String,
-    /// `live`, `grace` or `waiting`.
+    /// `live`, `grace` or `waiting`; `legs` if nothing of it is here but players with legs.
     pub state: String,
     /// Address of the publisher, empty without one.
     pub publisher: String,
-    /// Players, those not counted that are forwards.
+    /// Players, with a leg or without; those not counted that are forwards.
     pub players: usize,
+    /// Those of them that have a leg.
+    pub legs: usize,
     /// Bytes of payload received since the first publish.
     pub received_bytes: u64,
     /// Messages received.

@@ -13,11 +13,15 @@ pub mod cases;
 pub mod compare;
 pub mod external;
 pub mod flv;
+pub mod legs;
+pub mod link;
 pub mod media;
+pub mod netns;
 pub mod nginx;
 pub mod peer;
 pub mod process;
 pub mod raw;
+pub mod segments;
 pub mod server;
 pub mod sink;
 

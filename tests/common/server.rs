@@ -245,24 +245,9 @@ impl Drop for Server {
 
 /// `forwarder run -c config`, not waited for.
 pub fn spawn(dir: &Path, config: &Path) -> Process {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forwarder"));
     command.args(["run", "-c"]).arg(config).current_dir(dir).env_remove("RUST_LOG");
     Process::spawn(dir, "forwarder", "the workspace", &mut command)
-}
-
-/// The program. Cargo names it to the tests of its own package; those of others find it where their
-/// own programs are, built by the same `cargo test`.
-fn binary() -> PathBuf {
-    option_env!("CARGO_BIN_EXE_forwarder").map_or_else(
-        || {
-            let test = std::env::current_exe().expect("the path of this test");
-            let folder = test.ancestors().nth(2).expect("the folder of programs");
-            let binary = folder.join("forwarder");
-            assert!(binary.exists(), "cargo build -p forwarder first");
-            binary
-        },
-        PathBuf::from,
-    )
 }
 
 /// The body of a `GET`.

@@ -69,6 +69,14 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Connects and asks to play; on return the server has agreed or media has come.
+    pub fn play(url: &RtmpUrl) -> Result<Self> {
+        let mut connection = Self::open(url, Goal::Play)?;
+        connection
+            .poll_until(|event| matches!(event, ClientEvent::Playing(_) | ClientEvent::Media(_)))?;
+        Ok(connection)
+    }
+
     /// Reads what comes within `wait` (zero: what is there) and answers what must be answered.
     /// Gives whether anything came.
     pub fn poll(&mut self, wait: Duration, mut on: impl FnMut(ClientEvent<'_>)) -> Result<bool> {
@@ -107,6 +115,11 @@ impl Connection {
     /// Socket and session, for who drives them otherwise.
     pub fn into_parts(self) -> (TcpStream, ClientSession) {
         (self.stream, self.session)
+    }
+
+    /// Our address, as the server shows it.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        Ok(self.stream.local_addr()?)
     }
 
     fn poll_until(&mut self, mut done: impl FnMut(&ClientEvent<'_>) -> bool) -> Result<()> {

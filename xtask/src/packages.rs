@@ -25,6 +25,7 @@ const NEEDS: &[Need] = &[
         package: "libnginx-mod-rtmp",
         proof: Proof::File("/usr/lib/nginx/modules/ngx_rtmp_module.so"),
     },
+    Need { package: "iproute2", proof: Proof::Program("ip") },
     Need { package: "rtmpdump", proof: Proof::Program("rtmpdump") },
     Need { package: "gstreamer1.0-tools", proof: Proof::Program("gst-launch-1.0") },
     gst("gstreamer1.0-plugins-base", "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so"),
@@ -32,6 +33,11 @@ const NEEDS: &[Need] = &[
     gst("gstreamer1.0-plugins-bad", "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so"),
     gst("gstreamer1.0-plugins-ugly", "/usr/lib/*/gstreamer-1.0/libgstx264.so"),
     gst("gstreamer1.0-libav", "/usr/lib/*/gstreamer-1.0/libgstlibav.so"),
+    Need { package: "vlc-bin", proof: Proof::Program("cvlc") },
+    Need {
+        package: "vlc-plugin-base",
+        proof: Proof::File("/usr/lib/*/vlc/plugins/access/libavio_plugin.so"),
+    },
 ];
 
 const fn gst(package: &'static str, file: &'static str) -> Need {

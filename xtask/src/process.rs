@@ -94,6 +94,13 @@ impl Process {
         self.signal(Signal::SIGINT);
     }
 
+    /// Ends it and its children at once, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::SIGKILL);
+        self.child.wait()?;
+        Ok(())
+    }
+
     fn signal(&self, signal: Signal) {
         // The group, so that what the child started goes too. It may be gone already.
         let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);

@@ -10,7 +10,7 @@ use crate::edge::Edges;
 use crate::forward::Registry;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{Snapshot, StreamStatus, Totals};
+use crate::status::{LegStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -62,6 +62,8 @@ impl Sampler {
         let totals = &self.context.totals;
         let mut streams: Vec<_> =
             self.context.hub.list().iter().map(|stream| self.stream(stream, now)).collect();
+        let legs = self.edges.legs();
+        count_legs(&mut streams, &legs);
         streams.sort_by(|a, b| (&a.vhost, &a.app, &a.stream).cmp(&(&b.vhost, &b.app, &b.stream)));
         Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -69,7 +71,7 @@ impl Sampler {
             uptime_s: self.context.started.elapsed().as_secs(),
             connections: totals.open.load(Relaxed),
             splice: self.context.splice.describe(),
-            legs: self.edges.legs(),
+            legs,
             listen: self.listen.clone(),
             pulls: self.edges.status(),
             streams,
@@ -106,6 +108,7 @@ impl Sampler {
             state: state.into(),
             publisher: if state == "live" { stream.source().peer } else { String::new() },
             players: counters.players.load(Relaxed),
+            legs: 0,
             received_bytes: counters.received_bytes.load(Relaxed),
             messages: counters.messages.load(Relaxed),
             log_bytes: stream.log_bytes(),
@@ -118,6 +121,29 @@ impl Sampler {
     }
 }
 
+/// Adds players with legs to their streams. The hub does not know a stream that has no others.
+fn count_legs(streams: &mut Vec<StreamStatus>, legs: &[LegStatus]) {
+    let key = |vhost: &str, app: &str, stream: &str| [vhost, app, stream].map(str::to_owned);
+    let mut counts: HashMap<[String; 3], usize> = HashMap::new();
+    for leg in legs {
+        *counts.entry(key(&leg.vhost, &leg.app, &leg.stream)).or_default() += 1;
+    }
+    for stream in &mut *streams {
+        let key = key(&stream.vhost, &stream.app, &stream.stream);
+        stream.legs = counts.remove(&key).unwrap_or_default();
+        stream.players += stream.legs;
+    }
+    streams.extend(counts.into_iter().map(|([vhost, app, stream], legs)| StreamStatus {
+        vhost,
+        app,
+        stream,
+        state: "legs".into(),
+        players: legs,
+        legs,
+        ..StreamStatus::default()
+    }));
+}
+
 impl Rate {
     fn moved(self, now: Instant, bytes: u64) -> Self {
         let elapsed = now.saturating_duration_since(self.since);
@@ -126,5 +152,30 @@ impl Rate {
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
         Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn players_with_legs_are_players_of_their_stream() {
+        let leg = |stream: &str| LegStatus {
+            app: "live".into(),
+            stream: stream.into(),
+            ..LegStatus::default()
+        };
+        let stream = StreamStatus {
+            app: "live".into(),
+            stream: "a".into(),
+            players: 3,
+            ..StreamStatus::default()
+        };
+        let mut streams = vec![stream];
+        count_legs(&mut streams, &[leg("b"), leg("a"), leg("b")]);
+        let seen: Vec<_> =
+            streams.iter().map(|s| (&*s.stream, &*s.state, s.players, s.legs)).collect();
+        assert_eq!(seen, [("a", "", 4, 1), ("b", "legs", 2, 2)]);
     }
 }

@@ -1,0 +1,41 @@
+//! Edges whose players have legs, on each path that carries legs here.
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::server::{Server, Setup};
+use super::{seconds, wait_until};
+
+/// Where legs can be carried here: the top-level `kernel` that asks for it, and what `status` says.
+pub fn paths() -> Vec<(&'static str, &'static str)> {
+    static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
+    let why_not = WHY_NOT.get_or_init(|| {
+        let doctor = Command::new(env!("CARGO_BIN_EXE_forwarder")).arg("doctor").output();
+        let doctor = doctor.expect("forwarder doctor");
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        let splice = said.lines().find_map(|line| line.strip_prefix("splice: "));
+        splice.filter(|splice| *splice != "kernel").map(str::to_owned)
+    });
+    let all = [("never", "user"), ("always", "kernel")];
+    match why_not {
+        None => all.into(),
+        Some(why) => {
+            println!("skipped: legs in the kernel: {why}");
+            all[..1].into()
+        }
+    }
+}
+
+/// An edge whose players all have legs.
+pub fn edge_of(origins: &[SocketAddr], kernel: &str) -> Setup {
+    Setup::new().global(&format!("kernel = \"{kernel}\"")).edge_of(origins).splice("always")
+}
+
+/// Waits until there are `n` legs, each with an origin.
+#[track_caller]
+pub fn wait_legs(edge: &Server, n: usize) {
+    wait_until(&format!("{n} legs"), seconds(15), || {
+        let legs = edge.status().legs;
+        legs.len() == n && legs.iter().all(|leg| !leg.origin.is_empty())
+    });
+}
