@@ -151,10 +151,11 @@ impl Crowd {
             let begin = Instant::now();
             self.hear()?;
             let (slots, sent, mut closed) = (&self.slots, &self.sent, Vec::new());
-            self.fleet.sweep(|slot| {
+            let shape = self.shape;
+            self.fleet.sweep(|slot, mark| {
                 closed.push(slot);
-                let stream = slots.get(slot).map(|slot| slot.target.stream)?;
-                sent.get(stream).map(|sent| sent.load(Ordering::Relaxed))
+                let sent = sent.get(slots.get(slot)?.target.stream)?.load(Ordering::Relaxed);
+                Some(sent.saturating_sub(shape.bytes_through(mark?)))
             });
             for slot in closed {
                 self.lose(slot, "the server has closed the connection".to_owned())?;
@@ -246,9 +247,9 @@ impl Crowd {
         Some(self.sent.get(stream)?.load(Ordering::Relaxed))
     }
 
-    /// Bytes of bodies up to and with video message `number` of any stream.
-    pub fn bytes_through(&self, number: u64) -> u64 {
-        self.shape.bytes_through(number)
+    /// Bytes of bodies that `stream` has published behind video message `number`, if it is ours.
+    pub fn published_since(&self, stream: usize, number: u64) -> Option<u64> {
+        Some(self.published(stream)?.saturating_sub(self.shape.bytes_through(number)))
     }
 
     /// What probes saw since [`Self::restart`].

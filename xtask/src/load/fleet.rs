@@ -3,6 +3,7 @@
 //! Their bytes are dropped in the kernel, and looked at every 20 ms at most, because a load process
 //! that wakes on every send makes the server pay. What such a player still says, it says unasked:
 //! acknowledgements, and answers to pings, so that servers that want a sign of life get one.
+use std::collections::HashMap;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -33,10 +34,12 @@ const MICROS: u64 = 1_000_000;
 #[derive(Default)]
 pub struct Fleet {
     members: Vec<Member>,
+    /// Where a slot's member is.
+    places: HashMap<usize, usize>,
     discard: Vec<u8>,
 }
 
-/// One player's connection, also after its end.
+/// One player: its connection, and what it had over those before.
 pub struct Member {
     /// Whose it is.
     pub slot: usize,
@@ -52,12 +55,15 @@ pub struct Member {
     pub stalls: u64,
     /// Whether nothing comes at the moment.
     pub is_stalled: bool,
-    /// What its stream had published when it was closed, bytes of bodies.
-    pub published: Option<u64>,
+    /// Bytes received behind first keyframes, and bytes of bodies published meanwhile, over
+    /// connections that have ended.
+    pub before: (u64, u64),
+    /// Bytes received over all connections.
+    pub total: u64,
     /// Gone when closed.
     stream: Option<TcpStream>,
-    /// Bytes of the connection before the mark.
-    before: u64,
+    /// Bytes of the connection up to the mark.
+    skipped: u64,
     last: Instant,
     life: Instant,
     /// When a slow or stuck one was last looked at.
@@ -70,9 +76,9 @@ impl Fleet {
     /// Takes over a player. `mark`: number of its first keyframe and the bytes up to there.
     pub fn add(&mut self, slot: usize, role: Role, link: Link, mark: Option<super::guest::Mark>) {
         let now = Instant::now();
-        let before = mark.map_or(0, |mark| mark.wire);
-        let bytes = link.received().saturating_sub(before);
-        self.members.push(Member {
+        let skipped = mark.map_or(0, |mark| mark.wire);
+        let bytes = link.received().saturating_sub(skipped);
+        let member = Member {
             slot,
             role,
             mark: mark.and_then(|mark| mark.number),
@@ -80,25 +86,35 @@ impl Fleet {
             window: 0,
             stalls: 0,
             is_stalled: false,
-            published: None,
+            before: (0, 0),
+            total: bytes,
             stream: Some(link.into_stream()),
-            before,
+            skipped,
             last: now,
             // Spread, or all would speak at once.
             life: now + LIFE_EVERY.mul_f64(rand::random_range(0.5..1.0)),
             looked: now,
             allowance: 0,
-        });
+        };
+        let place = *self.places.entry(slot).or_insert(self.members.len());
+        match self.members.get_mut(place) {
+            // One that comes back.
+            Some(old) => {
+                let Member { window, stalls, before, total, .. } = *old;
+                *old = Member { window, stalls, before, total: total + bytes, ..member };
+            }
+            None => self.members.push(member),
+        }
     }
 
-    /// All there ever were, in the order they came.
+    /// All who ever came, each once.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Looks at all once; `closed` is told the slot of those that were closed, and gives what their
-    /// stream had published.
-    pub fn sweep(&mut self, mut closed: impl FnMut(usize) -> Option<u64>) {
+    /// Looks at all once; `closed` is told the slot of those that were closed and the number of their
+    /// first keyframe, and gives what was published since then, bytes of bodies.
+    pub fn sweep(&mut self, mut closed: impl FnMut(usize, Option<u64>) -> Option<u64>) {
         // With MSG_TRUNC the kernel writes nothing here; the length is what it may drop at once.
         self.discard.resize(1 << 20, 0);
         let now = Instant::now();
@@ -106,7 +122,10 @@ impl Fleet {
             if !member.look(now, &mut self.discard) {
                 member.stream = None;
                 member.is_stalled = false;
-                member.published = closed(member.slot);
+                if let Some(published) = closed(member.slot, member.mark) {
+                    let (bytes, before) = member.before;
+                    member.before = (bytes + member.bytes, before + published);
+                }
             }
         }
     }
@@ -167,6 +186,7 @@ impl Member {
                 let n = n as u64;
                 self.bytes += n;
                 self.window += n;
+                self.total += n;
                 self.allowance = self.allowance.saturating_sub(n * 8 * MICROS);
                 self.last = now;
                 self.is_stalled = false;
@@ -187,7 +207,7 @@ impl Member {
 
     fn show_life(&self) {
         let Some(stream) = &self.stream else { return };
-        let [.., a, b, c, d] = (self.before + self.bytes).to_be_bytes();
+        let [.., a, b, c, d] = (self.skipped + self.bytes).to_be_bytes();
         let mut out = Vec::new();
         Control::Acknowledgement(u32::from_be_bytes([a, b, c, d])).encode(&mut out);
         Control::User(UserControl::PingResponse(0)).encode(&mut out);
@@ -214,14 +234,32 @@ mod tests {
     use super::*;
     use crate::client;
 
-    /// A member on one end of a connection, and the other end.
+    #[test]
+    fn one_that_comes_back_keeps_what_it_had() {
+        let (mut fleet, mut closed) = (Fleet::default(), Vec::new());
+        for turn in 1..=2 {
+            let mut stream = come(&mut fleet, 0, Role::Player);
+            stream.write_all(&[1; 3000]).unwrap();
+            drop(stream);
+            sweep_until(&mut fleet, &mut closed, |fleet| !fleet.members[0].is_open());
+            let member = &fleet.members[0];
+            assert_eq!((member.before, member.total), ((turn * 3000, turn * 7), turn * 3000));
+        }
+        assert_eq!(fleet.members.len(), 1);
+    }
+
+    /// A new member on one end of a connection, and the other end.
     fn member(fleet: &mut Fleet, role: Role) -> TcpStream {
+        come(fleet, fleet.members.len(), role)
+    }
+
+    fn come(fleet: &mut Fleet, slot: usize, role: Role) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
         let url = "rtmp://127.0.0.1/live/a".parse().unwrap();
         let link = Link::new(stream, client::session(&url, Goal::Play, Instant::now()));
-        fleet.add(fleet.members.len(), role, link, None);
+        fleet.add(slot, role, link, None);
         listener.accept().unwrap().0
     }
 
@@ -230,7 +268,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !done(fleet) {
             assert!(Instant::now() < deadline, "not within 10 s");
-            fleet.sweep(|slot| {
+            fleet.sweep(|slot, _| {
                 closed.push(slot);
                 Some(7)
             });
@@ -249,9 +287,9 @@ mod tests {
         first.write_all(&[1; 500]).unwrap();
         drop(first);
         sweep_until(&mut fleet, &mut closed, |fleet| !fleet.members[0].is_open());
-        fleet.sweep(|_| panic!("told twice"));
+        fleet.sweep(|_, _| panic!("told twice"));
         let member = &fleet.members[0];
-        assert_eq!((member.bytes, member.window, member.published), (3500, 500, Some(7)));
+        assert_eq!((member.bytes, member.window, member.before), (3500, 500, (3500, 7)));
         assert_eq!(closed, [0]);
         assert!(fleet.members[1].is_open());
     }

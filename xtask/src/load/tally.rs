@@ -66,7 +66,7 @@ fn name_of(role: Role) -> &'static str {
     }
 }
 
-/// Each connection of the fleet with whose it is.
+/// Each player of the fleet with its slot.
 fn members(crowd: &Crowd) -> impl Iterator<Item = (&Slot, &Member)> {
     let slots = crowd.slots();
     crowd.fleet.members().iter().filter_map(|member| Some((slots.get(member.slot)?, member)))
@@ -122,29 +122,27 @@ pub fn probes(crowd: &Crowd) -> Option<Probes> {
 
 /// Bytes that have come to all players that do not parse.
 pub fn bytes_of_all(crowd: &Crowd) -> u64 {
-    crowd.fleet.members().iter().map(|member| member.bytes).sum()
+    crowd.fleet.members().iter().map(|member| member.total).sum()
 }
 
 /// What each player got of what was published from its first keyframe on until now, or until it was
 /// closed. Probes tell how many bytes on the wire a byte of payload is, which differs by server.
 pub fn delivery(crowd: &Crowd) -> Option<Delivery> {
     let wire_per_payload = crowd.seen().wire_per_payload()?;
-    // By player: bytes it should have got, and has, over all its connections.
-    let mut players: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
     let mut unknown = 0;
+    let mut players = Vec::new();
     for (slot, member) in members(crowd).filter(|(slot, _)| slot.role == Role::Player) {
-        let now = crowd.published(slot.target.stream);
-        let Some(published) = member.published.or(now) else { continue };
-        let Some(mark) = member.mark else {
-            unknown += 1;
-            continue;
-        };
-        let (due, got) = players.entry(member.slot).or_default();
-        let payload = published.saturating_sub(crowd.bytes_through(mark));
-        *due += float(payload) * wire_per_payload;
-        *got += float(member.bytes);
+        let stream = slot.target.stream;
+        let (mut got, mut published) = member.before;
+        if member.is_open() && crowd.published(stream).is_some() {
+            match member.mark.and_then(|mark| crowd.published_since(stream, mark)) {
+                Some(since) => (got, published) = (got + member.bytes, published + since),
+                None => unknown += 1,
+            }
+        }
+        players.push((float(published) * wire_per_payload, float(got)));
     }
-    share(players.into_values(), unknown)
+    share(players.into_iter(), unknown)
 }
 
 /// Shares of pairs of what was due and what came.
