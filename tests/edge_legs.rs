@@ -28,7 +28,7 @@ fn status_shows_where_a_leg_is_carried() {
         assert_eq!((leg.path.as_str(), leg.stream.as_str()), (path, "a"), "{leg:?}");
         let stream = edge.stream("live/a").expect("the stream of the leg");
         assert_eq!((stream.state.as_str(), stream.players, stream.legs), ("legs", 1, 1));
-        assert_eq!((leg.player, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
+        assert_eq!((leg.peer, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
         wait_until("bytes grow", seconds(5), || {
             edge.status().legs[0].bytes > leg.bytes.max(10_000)
         });
@@ -62,7 +62,7 @@ fn twenty_players_survive_the_death_of_their_origin() {
         let legs = edge.status().legs;
         assert!(legs.iter().all(|leg| leg.path == path));
         let moved: Vec<String> =
-            legs.iter().filter(|leg| leg.connects == 2).map(|leg| leg.player.clone()).collect();
+            legs.iter().filter(|leg| leg.connects == 2).map(|leg| leg.peer.clone()).collect();
         assert_eq!((legs.len(), moved.len()), (20, 10));
         let sent = live.stop(End::Polite);
         let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
@@ -271,6 +271,11 @@ fn a_player_chooses_what_its_leg_brings() {
             player.expect_media(command, 20, |media| media.iter().all(|(is, _)| *is != kind));
             player.command(1, command, 0.0, wants(true));
             player.expect_media(command, 20, both);
+            if kind == VIDEO {
+                // Its header, and a keyframe.
+                let first: Vec<u8> = player.media_of(VIDEO).take(2).collect();
+                assert!(first.iter().all(|byte| byte >> 4 == 1), "{first:x?}");
+            }
         }
         assert_eq!(edge.status().legs[0].connects, 1);
         live.stop(End::Polite);

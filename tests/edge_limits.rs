@@ -27,7 +27,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn leg(edge: &Server, player: SocketAddr) -> Option<LegStatus> {
-    edge.status().legs.into_iter().find(|leg| leg.player == player.to_string())
+    edge.status().legs.into_iter().find(|leg| leg.peer == player.to_string())
 }
 
 /// Two healthy players of `live/a` and one that can be stalled, all with media.

@@ -139,6 +139,11 @@ impl Raw {
         }
     }
 
+    /// First bytes of the messages of one kind that [`Self::expect_media`] has seen.
+    pub fn media_of(&self, kind: u8) -> impl Iterator<Item = u8> {
+        self.media.iter().filter(move |(is, _)| *is == kind).map(|(_, first)| *first)
+    }
+
     /// Whether it was closed, and whether `what` was seen. Each sight counts once.
     fn read_until(&mut self, within: Duration, what: &str) -> (bool, bool) {
         let end = Instant::now() + within;

@@ -119,7 +119,7 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         text.push_str(&aligned(&rows));
     }
     if !snapshot.legs.is_empty() {
-        let head = ["LEG TO", "STREAM", "ORIGIN", "PATH", "MOVED", "BACKLOG", "UNSPLICES"];
+        let head = ["LEG OF", "KIND", "STREAM", "ORIGIN", "PATH", "MOVED", "BACKLOG", "UNSPLICES"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(snapshot.legs.iter().take(MAX_LEGS).map(leg_row));
         text.push('\n');
@@ -165,9 +165,10 @@ fn pull_row(pull: &PullStatus) -> [String; 7] {
     ]
 }
 
-fn leg_row(leg: &LegStatus) -> [String; 7] {
+fn leg_row(leg: &LegStatus) -> [String; 8] {
     [
-        leg.player.clone(),
+        leg.peer.clone(),
+        leg.kind.clone(),
         name(&leg.vhost, &leg.app, &leg.stream),
         or_dash(&leg.origin),
         leg.path.clone(),

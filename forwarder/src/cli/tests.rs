@@ -93,8 +93,8 @@ live/livestream  127.0.0.1:19352  waiting 350 ms  0 ms   4         0 B      1   
 PULL    ORIGIN         STATE    PLAYERS  ATTEMPTS  RECEIVED  LAST ERROR
 live/b  10.0.0.7:1935  pulling  3        0         5.0 MiB   closed by the origin
 
-LEG TO          STREAM  ORIGIN         PATH    MOVED    BACKLOG  UNSPLICES
-10.0.0.9:40000  live/c  10.0.0.7:1935  kernel  3.0 MiB  0 B      1
+LEG OF          KIND  STREAM  ORIGIN         PATH    MOVED    BACKLOG  UNSPLICES
+10.0.0.9:40000  play  live/c  10.0.0.7:1935  kernel  3.0 MiB  0 B      1
 "
     );
     let mut many = snapshot();
@@ -167,7 +167,8 @@ fn snapshot() -> Snapshot {
         ..PullStatus::default()
     };
     let leg = LegStatus {
-        player: "10.0.0.9:40000".into(),
+        kind: "play".into(),
+        peer: "10.0.0.9:40000".into(),
         vhost: "__defaultVhost__".into(),
         app: "live".into(),
         stream: "c".into(),

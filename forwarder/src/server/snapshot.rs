@@ -121,26 +121,31 @@ impl Sampler {
     }
 }
 
-/// Adds players with legs to their streams. The hub does not know a stream that has no others.
+/// Adds players and publishers with legs to their streams. The hub does not know a stream that has no others.
 fn count_legs(streams: &mut Vec<StreamStatus>, legs: &[LegStatus]) {
     let key = |vhost: &str, app: &str, stream: &str| [vhost, app, stream].map(str::to_owned);
-    let mut counts: HashMap<[String; 3], usize> = HashMap::new();
+    let mut counts: HashMap<[String; 3], (usize, String)> = HashMap::new();
     for leg in legs {
-        *counts.entry(key(&leg.vhost, &leg.app, &leg.stream)).or_default() += 1;
+        let (players, publisher) =
+            counts.entry(key(&leg.vhost, &leg.app, &leg.stream)).or_default();
+        match &*leg.kind {
+            "publish" => publisher.clone_from(&leg.peer),
+            _ => *players += 1,
+        }
     }
     for stream in &mut *streams {
         let key = key(&stream.vhost, &stream.app, &stream.stream);
-        stream.legs = counts.remove(&key).unwrap_or_default();
-        stream.players += stream.legs;
+        let (players, publisher) = counts.remove(&key).unwrap_or_default();
+        stream.legs = players;
+        stream.players += players;
+        if !publisher.is_empty() {
+            stream.publisher = publisher;
+        }
     }
-    streams.extend(counts.into_iter().map(|([vhost, app, stream], legs)| StreamStatus {
-        vhost,
-        app,
-        stream,
-        state: "legs".into(),
-        players: legs,
-        legs,
-        ..StreamStatus::default()
+    streams.extend(counts.into_iter().map(|([vhost, app, stream], (legs, publisher))| {
+        let state = "legs".into();
+        let players = legs;
+        StreamStatus { vhost, app, stream, state, publisher, players, legs, ..Default::default() }
     }));
 }
 
@@ -173,9 +178,12 @@ mod tests {
             ..StreamStatus::default()
         };
         let mut streams = vec![stream];
-        count_legs(&mut streams, &[leg("b"), leg("a"), leg("b")]);
-        let seen: Vec<_> =
-            streams.iter().map(|s| (&*s.stream, &*s.state, s.players, s.legs)).collect();
-        assert_eq!(seen, [("a", "", 4, 1), ("b", "legs", 2, 2)]);
+        let encoder = LegStatus { kind: "publish".into(), peer: "e".into(), ..leg("b") };
+        count_legs(&mut streams, &[leg("b"), leg("a"), encoder, leg("b")]);
+        let seen: Vec<_> = streams
+            .iter()
+            .map(|s| (&*s.stream, &*s.state, &*s.publisher, s.players, s.legs))
+            .collect();
+        assert_eq!(seen, [("a", "", "", 4, 1), ("b", "legs", "e", 2, 2)]);
     }
 }

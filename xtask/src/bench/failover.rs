@@ -201,9 +201,9 @@ fn row(
     after: &Snapshot,
     end: Instant,
 ) -> Row {
-    let own: HashSet<&str> = after.legs.iter().map(|leg| &*leg.player).collect();
+    let own: HashSet<&str> = after.legs.iter().map(|leg| &*leg.peer).collect();
     let moved: HashSet<&str> =
-        after.legs.iter().filter(|leg| leg.connects > 1).map(|leg| &*leg.player).collect();
+        after.legs.iter().filter(|leg| leg.connects > 1).map(|leg| &*leg.peer).collect();
     let shared_moved = after.pulls.iter().any(|pull| pull.connects > 1);
     let has_moved = |viewer: &&Viewer| {
         let address = viewer.address.to_string();

@@ -156,7 +156,7 @@ fn measure(args: &Args, path: &'static str, round: u32, cores: Cores) -> Result<
     while stalled.elapsed() < Duration::from_secs(args.seconds) {
         pause(LOOK, &mut publisher)?;
         most.raise(&Figures::take(&edge)?);
-        match status(&edge)?.legs.iter().find(|leg| leg.player == address) {
+        match status(&edge)?.legs.iter().find(|leg| leg.peer == address) {
             Some(leg) => backlog = leg.backlog.max(backlog),
             None if closed_after_s.is_none() => {
                 closed_after_s = Some(stalled.elapsed().as_secs_f64());
