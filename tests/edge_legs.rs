@@ -2,100 +2,18 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::process::Command;
 
-use common::compare::{
-    Start, assert_headers_once, assert_monotonic, assert_same_media, assert_same_sequence,
-};
-use common::external::{Player, Publish, ffmpeg_publish};
-use common::flv::Tag;
-use common::media::{Clip, Synthetic};
-use common::nginx::Nginx;
+use common::compare::{Start, assert_headers_once, assert_same_sequence, assert_whole_messages};
+use common::flv::{AUDIO, Tag, VIDEO};
+use common::legs::{edge_of, paths, wait_legs};
+use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder};
 use common::raw::Raw;
-use common::server::{Cluster, Server, Setup};
+use common::server::{Cluster, Setup};
 use common::{free_address, seconds, wait_until};
 use forwarder::rtmp::amf0::Value;
+use forwarder::status::LegStatus;
 use nix::sys::signal::Signal;
-
-/// Where legs can be carried here: the top-level `kernel` that asks for it, and what `status` says.
-fn paths() -> Vec<(&'static str, &'static str)> {
-    let doctor = Command::new(env!("CARGO_BIN_EXE_forwarder")).arg("doctor").output();
-    let doctor = doctor.expect("forwarder doctor");
-    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    let kernel = said.lines().any(|line| line == "splice: kernel");
-    let all = [("never", "user"), ("always", "kernel")];
-    all.into_iter().take(if kernel { 2 } else { 1 }).collect()
-}
-
-/// An edge whose players all have legs.
-fn edge_of(origins: &[SocketAddr], kernel: &str) -> Setup {
-    Setup::new().global(&format!("kernel = \"{kernel}\"")).edge_of(origins).splice("always")
-}
-
-#[track_caller]
-fn wait_legs(edge: &Server, n: usize) {
-    wait_until(&format!("{n} legs"), seconds(15), || {
-        let legs = edge.status().legs;
-        legs.len() == n && legs.iter().all(|leg| !leg.origin.is_empty())
-    });
-}
-
-#[test]
-fn every_player_gets_by_a_leg_what_the_slave_got() {
-    for (kernel, path) in paths() {
-        let cluster = Cluster::start(1);
-        let slave = &cluster.slaves[0];
-        let edge = edge_of(&[slave.rtmp], kernel).start();
-        let (dir, url) = (edge.dir(), edge.url("live/a"));
-        let through_edge = [
-            ("ffmpeg", Player::ffmpeg(dir, &url)),
-            ("rtmpdump", Player::rtmpdump(dir, &url)),
-            ("gst", Player::gstreamer(dir, &url)),
-        ];
-        let recorder = Recorder::start(edge.rtmp, "live/a");
-        let direct = Player::rtmpdump(slave.dir(), &slave.url("live/a"));
-        wait_legs(&edge, 4);
-        slave.wait_players("live/a", 5);
-        let legs = edge.status().legs;
-        assert!(legs.iter().all(|leg| leg.path == path), "{legs:?}");
-        let (clip, how) = (Clip::plain(), Publish::default());
-        let to = cluster.master.url("live/a");
-        ffmpeg_publish(cluster.master.dir(), &clip.path, &to, how).succeed(seconds(30));
-        let want = direct.finish(seconds(20));
-        for (label, player) in through_edge {
-            let got = player.finish(seconds(30));
-            assert_same_media(label, &want, &got, Start::First);
-            assert_monotonic(label, &got);
-            if label != "ffmpeg" {
-                assert_headers_once(label, &want, &got);
-            }
-        }
-        wait_until("the end", seconds(5), || recorder.finished());
-        assert_same_media("recorder", &want, &recorder.tags(), Start::First);
-        drop(recorder);
-        wait_legs(&edge, 0);
-    }
-}
-
-#[test]
-fn nginx_is_an_origin_of_legs_too() {
-    for (kernel, _) in paths() {
-        let dir = tempfile::tempdir().unwrap();
-        let nginx = Nginx::start(dir.path(), None);
-        let edge = edge_of(&[nginx.address()], kernel).start();
-        let player = Player::rtmpdump(edge.dir(), &edge.url("live/a"));
-        let ffmpeg = Player::ffmpeg(edge.dir(), &edge.url("live/a"));
-        let direct = Player::rtmpdump(edge.dir(), &nginx.url("a"));
-        wait_until("all play", seconds(10), || nginx.plays() == 3);
-        let (clip, how) = (Clip::plain(), Publish::default());
-        ffmpeg_publish(edge.dir(), &clip.path, &nginx.url("a"), how).succeed(seconds(30));
-        let want = direct.finish(seconds(30));
-        let got = player.finish(seconds(30));
-        assert_same_media("rtmpdump", &want, &got, Start::First);
-        assert_same_media("ffmpeg", &want, &ffmpeg.finish(seconds(30)), Start::First);
-    }
-}
 
 #[test]
 fn status_shows_where_a_leg_is_carried() {
@@ -108,7 +26,9 @@ fn status_shows_where_a_leg_is_carried() {
         let leg = edge.status().legs.remove(0);
         assert!(edge.status().splice.starts_with(path), "{}", edge.status().splice);
         assert_eq!((leg.path.as_str(), leg.stream.as_str()), (path, "a"), "{leg:?}");
-        assert_eq!((leg.player, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
+        let stream = edge.stream("live/a").expect("the stream of the leg");
+        assert_eq!((stream.state.as_str(), stream.players, stream.legs), ("legs", 1, 1));
+        assert_eq!((leg.peer, leg.origin), (player.local().to_string(), origin.rtmp.to_string()));
         wait_until("bytes grow", seconds(5), || {
             edge.status().legs[0].bytes > leg.bytes.max(10_000)
         });
@@ -126,10 +46,14 @@ fn twenty_players_survive_the_death_of_their_origin() {
         let mut cluster = Cluster::start(2);
         let origins: Vec<SocketAddr> = cluster.slaves.iter().map(|slave| slave.rtmp).collect();
         let edge = edge_of(&origins, kernel).start();
-        let live = Live::start(cluster.master.rtmp, "live/a", Synthetic::default());
+        let source = Synthetic { start: 500_000, ..Synthetic::default() };
+        let live = Live::start(cluster.master.rtmp, "live/a", source);
         cluster.slaves.iter().for_each(|slave| slave.wait_live("live/a"));
-        let all: Vec<Recorder> = (0..20).map(|_| Recorder::start(edge.rtmp, "live/a")).collect();
-        wait_until("media", seconds(10), || all.iter().all(|player| player.count() > 20));
+        let all: Vec<(String, Recorder)> = (0..20)
+            .map(|_| Peer::play(edge.rtmp, "live/a"))
+            .map(|peer| (peer.local().to_string(), Recorder::of(peer)))
+            .collect();
+        wait_until("media", seconds(10), || all.iter().all(|(_, player)| player.count() > 20));
         // the load is shared
         cluster.slaves.iter().for_each(|slave| slave.wait_players("live/a", 10));
         cluster.slaves[0].kill();
@@ -137,19 +61,46 @@ fn twenty_players_survive_the_death_of_their_origin() {
         live.wait_more(60);
         let legs = edge.status().legs;
         assert!(legs.iter().all(|leg| leg.path == path));
-        let moved = legs.iter().filter(|leg| leg.connects == 2).count();
-        assert_eq!((legs.len(), moved), (20, 10));
+        let moved: Vec<String> =
+            legs.iter().filter(|leg| leg.connects == 2).map(|leg| leg.peer.clone()).collect();
+        assert_eq!((legs.len(), moved.len()), (20, 10));
         let sent = live.stop(End::Polite);
         let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
-        for (n, player) in all.iter().enumerate() {
+        for (address, player) in all {
             wait_until("the last frame", seconds(10), || player.has(last));
-            assert!(!player.ended(), "player {n} was disconnected");
+            assert!(!player.ended(), "{address} was disconnected");
             let got = player.tags();
-            // At most the one frame that was cut is not as it was published.
-            let odd = |tag: &&Tag| tag.is_frame() && !sent.contains(tag);
-            assert!(got.iter().filter(odd).count() <= 1, "player {n}");
+            if moved.contains(&address) {
+                assert_joined(&address, &source, &sent, &got);
+            } else {
+                assert_same_sequence(&address, &sent, &got, Start::Keyframe);
+                assert_headers_once(&address, &sent, &got);
+            }
         }
     }
+}
+
+/// `got` is as it was published up to some message, perhaps with a frame after it that was cut, and
+/// from the newest keyframe at the next origin on, with headers before it. Nothing is older than
+/// that keyframe's group of pictures.
+#[track_caller]
+fn assert_joined(label: &str, source: &Synthetic, sent: &[Tag], got: &[Tag]) {
+    // Headers come when the player joins, and when the next origin plays.
+    let headers = got.iter().enumerate().filter(|(_, tag)| tag.is_header());
+    let headers: Vec<usize> = headers.map(|(at, _)| at).collect();
+    let &[_, _, first, second] = &*headers else { panic!("{label}: headers at {headers:?}") };
+    let (mut before, after) = (got[..first].to_vec(), &got[first..]);
+    assert_eq!(after.iter().position(Tag::is_frame), Some(second + 1 - first), "{label}: headers");
+    assert_headers_once(label, sent, after);
+    before.truncate(before.iter().rposition(Tag::is_frame).expect("frames") + 1);
+    let cut = before.pop_if(|tag| !sent.contains(tag));
+    assert_eq!(assert_whole_messages(label, sent, &before), 0, "{label}: before the other origin");
+    assert_same_sequence(label, sent, after, Start::Keyframe);
+    let joined = &after[second + 1 - first];
+    let step = joined.timestamp.wrapping_sub(before[before.len() - 1].timestamp).cast_signed();
+    let group = source.offset(source.gop).cast_signed();
+    eprintln!("{label} goes on {step} ms from where it was, cut: {}", cut.is_some());
+    assert!(step > -group, "{label}: goes back by {step} ms");
 }
 
 #[test]
@@ -162,7 +113,7 @@ fn players_in_the_kernel_do_not_need_the_process() {
     wait_until("media", seconds(5), || player.count() > 20);
     edge.signal(Signal::SIGSTOP);
     let begin = std::time::Instant::now();
-    while begin.elapsed() < seconds(3) {
+    while begin.elapsed() < seconds(5) {
         let before = player.count();
         wait_until("media goes on", seconds(1), || player.count() > before);
     }
@@ -181,10 +132,11 @@ fn the_second_player_of_a_stream_shares_a_pull() {
     let first = Recorder::start(edge.rtmp, "live/a");
     wait_legs(&edge, 1);
     let others: Vec<Recorder> = (0..3).map(|_| Recorder::start(edge.rtmp, "live/a")).collect();
-    edge.wait_players("live/a", 3);
+    edge.wait_players("live/a", 4);
     origin.wait_players("live/a", 2);
     let status = edge.status();
     assert_eq!((status.legs.len(), status.pulls.len(), status.pulls[0].players), (1, 1, 3));
+    assert_eq!((status.streams.len(), status.streams[0].legs), (1, 1));
     wait_until("media", seconds(5), || others.iter().all(|player| player.count() > 10));
     live.wait_more(40);
     let sent = live.stop(End::Polite);
@@ -296,5 +248,74 @@ fn an_origin_that_hangs_is_left_but_not_while_the_player_has_paused() {
         wait_until("another origin", seconds(5), || connects() == 2);
         player.expect("NetStream.Play.Start");
         hung.signal(Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn a_player_chooses_what_its_leg_brings() {
+    for (kernel, _) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+        let mut player = Raw::connect(edge.rtmp);
+        player.ready();
+        player.play("a");
+        player.expect("NetStream.Play.Start");
+        let both = |media: &[(u8, u8)]| {
+            [AUDIO, VIDEO].iter().all(|kind| media.iter().any(|(is, _)| is == kind))
+        };
+        player.expect_media("audio and video", 20, both);
+        let wants = |on| vec![Value::Null, Value::Boolean(on)];
+        for (command, kind) in [("receiveAudio", AUDIO), ("receiveVideo", VIDEO)] {
+            player.command(1, command, 0.0, wants(false));
+            player.expect_media(command, 20, |media| media.iter().all(|(is, _)| *is != kind));
+            player.command(1, command, 0.0, wants(true));
+            player.expect_media(command, 20, both);
+            if kind == VIDEO {
+                // Its header, and a keyframe.
+                let first: Vec<u8> = player.media_of(VIDEO).take(2).collect();
+                assert!(first.iter().all(|byte| byte >> 4 == 1), "{first:x?}");
+            }
+        }
+        assert_eq!(edge.status().legs[0].connects, 1);
+        live.stop(End::Polite);
+    }
+}
+
+#[test]
+fn a_player_takes_another_stream_on_the_connection_of_its_leg() {
+    for (kernel, path) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let lives = ["a", "b"]
+            .map(|name| Live::start(origin.rtmp, &format!("live/{name}"), Synthetic::default()));
+        let mut player = Raw::connect(edge.rtmp);
+        player.ready();
+        player.play("a");
+        player.expect("NetStream.Play.Start");
+        player.expect_media("the first stream", 20, |_| true);
+        // Not a word is waited for.
+        for (round, name) in ["b", "a", "a", "b"].into_iter().enumerate() {
+            if round % 2 == 0 {
+                player.command(1, "closeStream", 0.0, vec![Value::Null]);
+            } else {
+                player.command(0, "deleteStream", 0.0, vec![Value::Null, Value::Number(1.0)]);
+                player.command(0, "createStream", 7.0, vec![Value::Null]);
+            }
+            player.play(name);
+            player.expect("NetStream.Play.Start");
+            player.expect_media("media again", 20, |_| true);
+            wait_until("a leg", seconds(5), || {
+                let legs = edge.status().legs;
+                let is = |leg: &LegStatus| leg.stream == name && leg.path == path;
+                legs.len() == 1 && is(&legs[0])
+            });
+            let other = if name == "a" { "live/b" } else { "live/a" };
+            origin.wait_players(&format!("live/{name}"), 1);
+            origin.wait_players(other, 0);
+        }
+        for live in lives {
+            live.stop(End::Polite);
+        }
     }
 }

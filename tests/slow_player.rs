@@ -1,29 +1,16 @@
 //! A player that cannot keep up harms only itself, and even it gets nothing but whole messages.
 mod common;
 
-use std::net::{SocketAddr, TcpStream};
-
 use common::compare::{Start, assert_same_sequence, assert_whole_messages};
 use common::media::Synthetic;
-use common::peer::{End, Live, Peer, Recorder};
+use common::peer::{End, Live, Recorder};
 use common::raw::Raw;
 use common::server::{Server, Setup};
 use common::{seconds, wait_until};
-use forwarder::rtmp::session::Goal;
-use socket2::{Domain, Socket, Type};
 
 /// 40 Mbit/s, a keyframe each 480 ms (2.4 MB).
 fn heavy() -> Synthetic {
     Synthetic { fps: 25, gop: 12, frame_bytes: 200_000, start: 0 }
-}
-
-/// A player whose kernel takes little before the server feels it.
-fn slow_player(address: SocketAddr, path: &str) -> Recorder {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-    socket.set_recv_buffer_size(64 << 10).expect("socket");
-    socket.connect(&address.into()).expect("socket");
-    let socket = TcpStream::from(socket);
-    Recorder::of(Peer::on(socket, &address.to_string(), Goal::Play, path).started())
 }
 
 fn log_bytes(server: &Server) -> u64 {
@@ -34,7 +21,7 @@ fn log_bytes(server: &Server) -> u64 {
 fn a_stalled_player_skips_to_a_keyframe_and_harms_nobody() {
     let server = Setup::new().play("queue_bytes = \"4MiB\"").play("queue_length = \"30s\"").start();
     let healthy = Recorder::start(server.rtmp, "live/a");
-    let slow = slow_player(server.rtmp, "live/a");
+    let slow = Recorder::with_little_room(server.rtmp, "live/a").1;
     let live = Live::start(server.rtmp, "live/a", heavy());
     wait_until("both play", seconds(10), || healthy.count() > 20 && slow.count() > 20);
 
@@ -86,7 +73,7 @@ fn a_stalled_player_that_asks_for_a_stream_again_is_not_answered_inside_a_messag
 #[test]
 fn a_player_late_in_time_skips_though_it_is_few_bytes() {
     let server = Setup::new().play("queue_length = \"1s\"").start();
-    let slow = slow_player(server.rtmp, "live/a");
+    let slow = Recorder::with_little_room(server.rtmp, "live/a").1;
     let source = Synthetic { frame_bytes: 60_000, ..heavy() };
     let live = Live::start(server.rtmp, "live/a", source);
     wait_until("it plays", seconds(10), || slow.count() > 20);
@@ -103,7 +90,7 @@ fn a_player_late_in_time_skips_though_it_is_few_bytes() {
 fn a_player_that_takes_nothing_is_closed() {
     let server = Setup::new().play("write_timeout = \"1s\"").play("queue_bytes = \"4MiB\"").start();
     let healthy = Recorder::start(server.rtmp, "live/a");
-    let dead = slow_player(server.rtmp, "live/a");
+    let dead = Recorder::with_little_room(server.rtmp, "live/a").1;
     let live = Live::start(server.rtmp, "live/a", heavy());
     wait_until("both play", seconds(10), || healthy.count() > 20 && dead.count() > 20);
     dead.pause(true);

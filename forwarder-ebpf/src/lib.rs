@@ -67,6 +67,9 @@ pub struct Stat {
     pub padding: u32,
 }
 
+/// A flag of [`Walk::flags`]: a message that [`is_header`], or an aggregate, has begun.
+pub const HEADER_PASSED: u32 = 1;
+
 /// Why an [`Event`] was sent.
 pub mod kind {
     /// The backlog crossed the soft limit: unsplice.
@@ -117,8 +120,12 @@ pub struct Walk {
     /// Why the walk has ended, one of [`punt`]; 0 while it goes on. Bytes are redirected all the
     /// same, but nothing else here is true any more.
     pub punt: u32,
-    /// Zero.
-    pub padding: u32,
+    /// [`HEADER_PASSED`].
+    pub flags: u32,
+    /// Of the first two bytes of an open audio or video message: how many are still to come.
+    pub peek_left: u32,
+    /// The part of them that has come.
+    pub peek: u32,
     /// Messages whose first chunk has begun.
     pub messages: u64,
     /// By chunk stream id; 0 and 1 are not used.
@@ -137,6 +144,14 @@ pub struct ChunkStream {
     pub kind: u32,
     /// The extended timestamp of its last header, which type 3 chunks then repeat; 0 for none.
     pub extended: u32,
+    /// Absolute time of its last message, milliseconds modulo 2^32.
+    pub timestamp: u32,
+    /// What a type 3 header that begins a message adds to `timestamp`.
+    pub delta: u32,
+    /// Message stream id of its last message.
+    pub msid: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// Why a [`Walk`] has ended.
@@ -153,12 +168,61 @@ pub mod punt {
     pub const UNREADABLE: u32 = 5;
 }
 
+/// A type 0 timestamp, as the delta of the type 3 messages behind it (RTMP 1.0 section 5.3.1.2.4).
+///
+/// FFmpeg and GStreamer write it so. Old librtmp and nginx-rtmp mean "same timestamp"; a large one
+/// can only be the latter.
+pub const fn first_delta(timestamp: u32) -> u32 {
+    if timestamp < MAX_FIRST_DELTA { timestamp } else { 0 }
+}
+
+/// Type 0 timestamps from here on are not believed to be a delta as well, milliseconds.
+const MAX_FIRST_DELTA: u32 = 10_000;
+
+/// Whether a message of type `kind` that begins with these two bytes changes how what follows is
+/// decoded: a sequence header, legacy (FLV annex E.4) or enhanced (Enhanced RTMP v2), also of a
+/// multitrack message. One behind a `ModEx` prefix is not seen.
+pub const fn is_header(kind: u32, first: u8, second: u8) -> bool {
+    let track = second & 0x0f;
+    match kind {
+        AUDIO => match (first >> 4, first & 0x0f) {
+            (10, _) => second == 0,
+            (9, 5) => track == 0,
+            (9, packet) => packet == 0,
+            _ => false,
+        },
+        VIDEO if first & 0x80 != 0 => match first & 0x0f {
+            6 => track == 0 || track == 5,
+            packet => packet == 0 || packet == 5,
+        },
+        // AVC, and HEVC as some write it; not a command frame
+        VIDEO => matches!(first & 0x0f, 7 | 12) && first >> 4 != 5 && second == 0,
+        _ => false,
+    }
+}
+
+/// Message types that [`is_header`] knows.
+pub const AUDIO: u32 = 8;
+/// As [`AUDIO`].
+pub const VIDEO: u32 = 9;
+/// Several messages in one; nobody looks into it here, so it may hold a header.
+pub const AGGREGATE: u32 = 22;
+
 // === impl Walk ===
 
 impl Walk {
     /// A connection's first chunk, or any chunk border where no chunk stream has state.
     pub const fn new(chunk_size: u32) -> Self {
-        const UNUSED: ChunkStream = ChunkStream { length: 0, later: 0, kind: 0, extended: 0 };
+        const UNUSED: ChunkStream = ChunkStream {
+            length: 0,
+            later: 0,
+            kind: 0,
+            extended: 0,
+            timestamp: 0,
+            delta: 0,
+            msid: 0,
+            padding: 0,
+        };
         Self {
             chunk_size,
             chunk_left: 0,
@@ -168,7 +232,9 @@ impl Walk {
             control_left: 0,
             control_value: 0,
             punt: 0,
-            padding: 0,
+            flags: 0,
+            peek_left: 0,
+            peek: 0,
             messages: 0,
             streams: [UNUSED; CHUNK_STREAMS],
         }

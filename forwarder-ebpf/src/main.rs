@@ -93,14 +93,15 @@ fn redirect(ctx: &SkBuffContext, source: u64) -> Option<u32> {
     stat.segments += 1;
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "source {}: {} bytes", source, len);
-    if stat.flags & (OVER_HARD | NO_TARGET) != 0 || !has_room(control, stat, source, len) {
-        stat.dropped += len;
-        return Some(SK_DROP);
-    }
+    // Also over what is dropped: it has left the source, who may be read on without this target.
     if control.flags & WALK != 0
         && let Some(offset) = kernel_field::<u32>(ctx.as_ptr(), &STRP_OFFSET)
     {
         walk::walk(ctx, &CHUNKS, source, offset, len as u32);
+    }
+    if stat.flags & (OVER_HARD | NO_TARGET) != 0 || !has_room(control, stat, source, len) {
+        stat.dropped += len;
+        return Some(SK_DROP);
     }
     if DST.redirect_skb(ctx, control.target, 0) != i64::from(SK_PASS) {
         stat.dropped += len;

@@ -8,7 +8,10 @@ use core::hint::black_box;
 use aya_ebpf::helpers::{bpf_loop, bpf_skb_load_bytes};
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::SkBuffContext;
-use forwarder_ebpf::{CHUNK_STREAMS, ChunkStream, Walk, punt};
+use forwarder_ebpf::{
+    AGGREGATE, AUDIO, CHUNK_STREAMS, ChunkStream, HEADER_PASSED, VIDEO, Walk, first_delta,
+    is_header, punt,
+};
 
 /// Walks the `len` bytes at `offset` of the segment.
 #[inline(always)]
@@ -73,9 +76,28 @@ fn payload(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
     if walk.control_left > 0 && is_control(stream.kind) {
         return control(segment, walk);
     }
+    if walk.peek_left > 0 {
+        let kind = stream.kind;
+        return peek(segment, walk, kind);
+    }
     let run = walk.chunk_left.min(segment.end - segment.at);
     walk.chunk_left -= run;
     segment.at += run;
+    Ok(())
+}
+
+/// One of the first two bytes of an audio or video message.
+#[inline(always)]
+fn peek(segment: &mut Segment, walk: &mut Walk, kind: u32) -> Result<(), u32> {
+    let mut byte = 0_u8;
+    load(segment, (&raw mut byte).cast(), 1)?;
+    walk.peek_left -= 1;
+    walk.chunk_left -= 1;
+    if walk.peek_left > 0 {
+        walk.peek = u32::from(byte);
+    } else if is_header(kind, walk.peek as u8, byte) {
+        walk.flags |= HEADER_PASSED;
+    }
     Ok(())
 }
 
@@ -128,9 +150,10 @@ fn header(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
         return Ok(());
     }
     let mut stream = walk.streams[csid as usize % CHUNK_STREAMS];
+    let mut time = be24(&walk.header, 1);
     let is_extended = match format {
         3 => stream.extended != 0,
-        _ => be24(&walk.header, 1) == EXTENDED,
+        _ => time == EXTENDED,
     };
     if is_extended {
         if !collect(segment, walk, basic_and_fields + 4)? {
@@ -143,11 +166,18 @@ fn header(segment: &mut Segment, walk: &mut Walk) -> Result<(), u32> {
             return Err(punt::EXTENDED);
         }
         stream.extended = value;
+        time = value;
     } else {
         stream.extended = 0;
     }
     walk.header_len = 0;
     walk.csid = u32::from(csid);
+    if format < 3 && stream.later > 0 {
+        return Err(punt::HEADER);
+    }
+    if stream.later == 0 {
+        set_time(walk, format, &mut stream, time);
+    }
     open_chunk(walk, format, stream)
 }
 
@@ -172,17 +202,33 @@ fn collect(segment: &mut Segment, walk: &mut Walk, len: u64) -> Result<bool, u32
     Ok(have + more >= len)
 }
 
+/// What the header of a new message says of its time and its message stream.
+#[inline(always)]
+fn set_time(walk: &Walk, format: u8, stream: &mut ChunkStream, time: u32) {
+    match format {
+        0 => {
+            stream.timestamp = time;
+            stream.delta = first_delta(time);
+            let [m0, m1, m2, m3] =
+                [walk.header[8], walk.header[9], walk.header[10], walk.header[11]];
+            stream.msid = u32::from_le_bytes([m0, m1, m2, m3]);
+            return;
+        }
+        1 | 2 => stream.delta = time,
+        _ => {}
+    }
+    stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
+}
+
 /// The header is complete: what follows is the chunk's payload.
 #[inline(always)]
 fn open_chunk(walk: &mut Walk, format: u8, mut stream: ChunkStream) -> Result<(), u32> {
-    if format < 3 && stream.later > 0 {
-        return Err(punt::HEADER);
-    }
     if format < 2 {
         stream.length = be24(&walk.header, 4);
         stream.kind = u32::from(walk.header[7]);
     }
-    if stream.later == 0 {
+    let begins = stream.later == 0;
+    if begins {
         stream.later = stream.length;
         walk.messages += 1;
         if is_control(stream.kind) {
@@ -195,6 +241,14 @@ fn open_chunk(walk: &mut Walk, format: u8, mut stream: ChunkStream) -> Result<()
     }
     walk.chunk_left = stream.later.min(walk.chunk_size);
     stream.later -= walk.chunk_left;
+    walk.peek_left = match stream.kind {
+        // A header has both bytes in its first chunk: no chunk size is that small.
+        AUDIO | VIDEO if begins && walk.chunk_left >= 2 => 2,
+        _ => 0,
+    };
+    if begins && stream.kind == AGGREGATE {
+        walk.flags |= HEADER_PASSED;
+    }
     walk.streams[walk.csid as usize % CHUNK_STREAMS] = stream;
     Ok(())
 }

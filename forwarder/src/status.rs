@@ -61,12 +61,15 @@ pub struct StreamStatus {
     pub app: String,
     /// Name.
     pub stream: String,
-    /// `live`, `grace` or `waiting`.
+    /// `live`, `grace` or `waiting`; `legs` if nothing of it is here but players with legs,
+    /// or a publisher.
     pub state: String,
     /// Address of the publisher, empty without one.
     pub publisher: String,
-    /// Players, those not counted that are forwards.
+    /// Players, with a leg or without; those not counted that are forwards.
     pub players: usize,
+    /// Those of them that have a leg.
+    pub legs: usize,
     /// Bytes of payload received since the first publish.
     pub received_bytes: u64,
     /// Messages received.
@@ -113,12 +116,15 @@ pub struct PullStatus {
     pub last_error: String,
 }
 
-/// One player to whom the bytes of a connection to an origin go unchanged.
+/// One player to whom the bytes of a connection to an origin go unchanged, or an encoder whose bytes
+/// go to one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LegStatus {
-    /// Its address.
-    pub player: String,
+    /// `play` or `publish`.
+    pub kind: String,
+    /// Address of the player or encoder.
+    pub peer: String,
     /// Vhost.
     pub vhost: String,
     /// App.
@@ -131,11 +137,11 @@ pub struct LegStatus {
     pub path: String,
     /// Bytes moved.
     pub bytes: u64,
-    /// Bytes that the player has not taken yet, as far as they are known.
+    /// Bytes that the player, or the encoder's origin, has not taken yet, as far as they are known.
     pub backlog: u64,
     /// How often it came back from the kernel.
     pub unsplices: u64,
-    /// Origins connected to since the player came.
+    /// Origins connected to since the player or encoder came.
     pub connects: u64,
 }
 

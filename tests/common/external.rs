@@ -1,7 +1,10 @@
-//! FFmpeg, rtmpdump and GStreamer as publishers and players.
+//! FFmpeg, rtmpdump, GStreamer and VLC as publishers and players.
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::flv::{self, Tag};
 use super::process::Process;
@@ -11,7 +14,12 @@ pub struct Player {
     name: &'static str,
     process: Process,
     file: PathBuf,
+    /// A place of its own, if it may not write into the test's.
+    _home: Option<TempDir>,
 }
+
+/// Whom VLC runs as: it refuses to be root.
+const NOBODY: u32 = 65_534;
 
 impl Player {
     /// Waits for the end of the stream and reads what was recorded.
@@ -35,7 +43,7 @@ impl Player {
         let file = dir.join(format!("{name}.{n}.flv"));
         let mut command = make(file.to_str().expect("path"));
         let process = Process::spawn(dir, name, install, &mut command);
-        Self { name, process, file }
+        Self { name, process, file, _home: None }
     }
 
     /// rtmpdump (librtmp): writes the messages as they come.
@@ -55,6 +63,30 @@ impl Player {
             command.args(["-c", "copy", "-flvflags", "no_duration_filesize", "-f", "flv", file]);
             command
         })
+    }
+
+    /// VLC without a screen, multiplexing again what it demultiplexed. `None` and a line about it if
+    /// there is no VLC.
+    pub fn vlc(url: &str) -> Option<Self> {
+        if !Path::new("/usr/bin/cvlc").exists() {
+            println!("skipped: VLC plays: needs vlc-bin and vlc-plugin-base");
+            return None;
+        }
+        let home = TempDir::new().expect("temporary directory");
+        let mut command = Command::new("cvlc");
+        if nix::unistd::geteuid().is_root() {
+            chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("chown");
+            command = Command::new("setpriv");
+            command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+            command.args(["--clear-groups", "cvlc"]);
+        }
+        let file = home.path().join("vlc.flv");
+        command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path());
+        command.args(["--intf", "dummy", "--sout"]);
+        command.arg(format!("#std{{access=file,mux=avformat{{mux=flv}},dst={}}}", file.display()));
+        command.args([url, "vlc://quit"]);
+        let process = Process::spawn(home.path(), "vlc", "vlc-bin", &mut command);
+        Some(Self { name: "vlc", process, file, _home: Some(home) })
     }
 
     /// GStreamer's rtmp2src: writes the messages as they come.

@@ -1,7 +1,9 @@
-//! Edges whose players have legs, on each path that carries legs here.
+//! Edges whose players and publishers have legs, on each path that carries legs here.
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::OnceLock;
+
+use forwarder::status::LegStatus;
 
 use super::server::{Server, Setup};
 use super::{seconds, wait_until};
@@ -26,7 +28,7 @@ pub fn paths() -> Vec<(&'static str, &'static str)> {
     }
 }
 
-/// An edge whose players all have legs.
+/// An edge whose players and publishers all have legs.
 pub fn edge_of(origins: &[SocketAddr], kernel: &str) -> Setup {
     Setup::new().global(&format!("kernel = \"{kernel}\"")).edge_of(origins).splice("always")
 }
@@ -38,4 +40,31 @@ pub fn wait_legs(edge: &Server, n: usize) {
         let legs = edge.status().legs;
         legs.len() == n && legs.iter().all(|leg| !leg.origin.is_empty())
     });
+}
+
+/// The publishers' legs.
+#[track_caller]
+pub fn publishers(edge: &Server) -> Vec<LegStatus> {
+    edge.status().legs.into_iter().filter(|leg| leg.kind == "publish").collect()
+}
+
+/// Waits until the only publisher has a leg on `path` that moves bytes, and gives it.
+#[track_caller]
+pub fn wait_carried(edge: &Server, path: &str) -> LegStatus {
+    let mut seen: Option<LegStatus> = None;
+    wait_until(&format!("a publisher's leg ({path}) moves bytes"), seconds(15), || {
+        let mut legs = publishers(edge);
+        if legs.len() != 1 || legs[0].path != path {
+            return false;
+        }
+        let before = seen.replace(legs.remove(0)).map(|leg| leg.bytes);
+        before.is_some_and(|before| seen.as_ref().is_some_and(|leg| leg.bytes > before))
+    });
+    seen.expect("a leg")
+}
+
+/// Waits until no publisher has a leg.
+#[track_caller]
+pub fn wait_no_publisher(edge: &Server) {
+    wait_until("no publisher's leg is left", seconds(10), || publishers(edge).is_empty());
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use forwarder::rtmp::Timestamp;
 use forwarder::rtmp::message::MediaKind;
 use forwarder::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
+use socket2::{Domain, Socket, Type};
 
 use super::flv::{AUDIO, Tag, VIDEO};
 use super::media::Synthetic;
@@ -234,6 +235,18 @@ impl Recorder {
     #[track_caller]
     pub fn start(address: SocketAddr, path: &str) -> Self {
         Self::of(Peer::play(address, path))
+    }
+
+    /// As `start`, for a player whose kernel takes little before the server feels it, and how the
+    /// server logs it.
+    #[track_caller]
+    pub fn with_little_room(address: SocketAddr, path: &str) -> (SocketAddr, Self) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        socket.set_recv_buffer_size(64 << 10).expect("socket");
+        socket.connect(&address.into()).expect("socket");
+        let socket = TcpStream::from(socket);
+        let peer = Peer::on(socket, &address.to_string(), Goal::Play, path).started();
+        (peer.local(), Self::of(peer))
     }
 
     /// Records what `peer` gets.

@@ -1,6 +1,7 @@
 //! Child processes that do not outlive their test and tell what they said when it fails.
 use std::fs::File;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,6 +9,31 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// Resident memory of the process `pid`, bytes.
+#[track_caller]
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// What waits in the kernel's TCP queues of all connections to and from `servers`, bytes.
+#[track_caller]
+pub fn queued(servers: &[SocketAddr]) -> u64 {
+    let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap_or_default();
+    let all = std::fs::read_to_string("/proc/net/tcp").expect("sockets");
+    // `sl local_address rem_address st tx_queue:rx_queue ...`, addresses as `0100007F:0050`
+    let sockets = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queues = sockets.filter_map(|socket| {
+        let port = |at: usize| Some(number(socket.get(at)?.split_once(':')?.1));
+        let ours =
+            |server: &SocketAddr| [port(1), port(2)].contains(&Some(u64::from(server.port())));
+        let (sent, received) = socket.get(4)?.split_once(':')?;
+        servers.iter().any(ours).then(|| number(sent) + number(received))
+    });
+    queues.sum()
+}
 
 /// A running program; killed on drop.
 pub struct Process {

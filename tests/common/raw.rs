@@ -18,6 +18,8 @@ pub struct Raw {
     pub commands: Vec<Vec<String>>,
     /// Control messages received.
     pub controls: Vec<Control>,
+    /// Audio and video received: kind, and the first byte of the body.
+    pub media: Vec<(u8, u8)>,
 }
 
 impl Raw {
@@ -31,6 +33,7 @@ impl Raw {
             handshake_left: 3073,
             commands: Vec::new(),
             controls: Vec::new(),
+            media: Vec::new(),
         }
     }
 
@@ -125,6 +128,22 @@ impl Raw {
         self.read_until(within, "\0").0
     }
 
+    /// Reads on until the newest `n` messages of audio and video satisfy `are`.
+    #[track_caller]
+    pub fn expect_media(&mut self, what: &str, n: usize, are: impl Fn(&[(u8, u8)]) -> bool) {
+        let end = Instant::now() + seconds(10);
+        self.media.clear();
+        while self.media.len() < n || !are(&self.media[self.media.len() - n..]) {
+            let closed = self.read_until(Duration::from_millis(20), "\0").0;
+            assert!(!closed && Instant::now() < end, "{what} (closed: {closed}): {:?}", self.media);
+        }
+    }
+
+    /// First bytes of the messages of one kind that [`Self::expect_media`] has seen.
+    pub fn media_of(&self, kind: u8) -> impl Iterator<Item = u8> {
+        self.media.iter().filter(move |(is, _)| *is == kind).map(|(_, first)| *first)
+    }
+
     /// Whether it was closed, and whether `what` was seen. Each sight counts once.
     fn read_until(&mut self, within: Duration, what: &str) -> (bool, bool) {
         let end = Instant::now() + within;
@@ -159,6 +178,10 @@ impl Raw {
             let Some(message) = message else { break };
             rest = piece.len();
             self.controls.extend(Control::parse(message.kind, message.payload));
+            if matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                let first = message.payload.first().copied().unwrap_or_default();
+                self.media.push((message.kind, first));
+            }
             if message.kind == kind::COMMAND_AMF0 {
                 let command = Command::parse(message.kind, message.payload).expect("command");
                 let command = command.expect("command");

@@ -33,6 +33,11 @@ const NEEDS: &[Need] = &[
     gst("gstreamer1.0-plugins-bad", "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so"),
     gst("gstreamer1.0-plugins-ugly", "/usr/lib/*/gstreamer-1.0/libgstx264.so"),
     gst("gstreamer1.0-libav", "/usr/lib/*/gstreamer-1.0/libgstlibav.so"),
+    Need { package: "vlc-bin", proof: Proof::Program("cvlc") },
+    Need {
+        package: "vlc-plugin-base",
+        proof: Proof::File("/usr/lib/*/vlc/plugins/access/libavio_plugin.so"),
+    },
 ];
 
 const fn gst(package: &'static str, file: &'static str) -> Need {

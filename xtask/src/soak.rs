@@ -54,9 +54,7 @@ enum Path {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if release::has_run()? {
-        return Ok(());
-    }
+    release::ensure()?;
     process::catch_interrupt()?;
     let What::Splice(args) = &args.what;
     if args.path != Path::User {

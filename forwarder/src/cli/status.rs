@@ -18,6 +18,8 @@ use crate::status::{ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Ten thousand streams with ten destinations each stay below this.
 const MAX_ANSWER: usize = 64 << 20;
+/// Legs shown: an edge may have one for each of thousands of players.
+const MAX_LEGS: usize = 50;
 
 /// Show what a running server does
 #[derive(Debug, clap::Args)]
@@ -126,11 +128,15 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         text.push_str(&aligned(&rows));
     }
     if !snapshot.legs.is_empty() {
-        let head = ["LEG TO", "STREAM", "ORIGIN", "PATH", "MOVED", "BACKLOG", "UNSPLICES"];
+        let head = ["LEG OF", "KIND", "STREAM", "ORIGIN", "PATH", "MOVED", "BACKLOG", "UNSPLICES"];
         let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(snapshot.legs.iter().map(leg_row));
+        rows.extend(snapshot.legs.iter().take(MAX_LEGS).map(leg_row));
         text.push('\n');
         text.push_str(&aligned(&rows));
+        let more = snapshot.legs.len().saturating_sub(MAX_LEGS);
+        if more > 0 {
+            let _ = writeln!(text, "and {more} more, which --json shows");
+        }
     }
     text
 }
@@ -168,9 +174,10 @@ fn pull_row(pull: &PullStatus) -> [String; 7] {
     ]
 }
 
-fn leg_row(leg: &LegStatus) -> [String; 7] {
+fn leg_row(leg: &LegStatus) -> [String; 8] {
     [
-        leg.player.clone(),
+        leg.peer.clone(),
+        leg.kind.clone(),
         name(&leg.vhost, &leg.app, &leg.stream),
         or_dash(&leg.origin),
         leg.path.clone(),
@@ -186,10 +193,14 @@ fn stream_row(stream: &StreamStatus) -> [String; 7] {
         ("", one) | (one, "") => one.to_owned(),
         (video, audio) => format!("{video} {audio}"),
     };
+    let players = match stream.legs {
+        0 => stream.players.to_string(),
+        legs => format!("{} ({legs} by legs)", stream.players),
+    };
     [
         name(&stream.vhost, &stream.app, &stream.stream),
         stream.state.clone(),
-        stream.players.to_string(),
+        players,
         bitrate(stream.bitrate_bps),
         codecs,
         stream.skips.to_string(),

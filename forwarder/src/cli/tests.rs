@@ -81,9 +81,10 @@ forwarder 0.1.0, pid 4711, up 1h01m, 14 connections, splice kernel (backlog 1.5 
 listening on 0.0.0.0:1935, [::]:1936
 since start: 20 connections, 1 refused, 2 errors, 1.5 GiB received, 3.0 KiB sent, 5 skips
 
-STREAM             STATE    PLAYERS  BITRATE     CODECS    SKIPS  PUBLISHER
-live/livestream    live     12       2.5 Mbit/s  h264 aac  0      10.0.0.1:5000
-v.test/live/b?[2J  waiting  0        0 bit/s     -         0      -
+STREAM             STATE    PLAYERS        BITRATE     CODECS    SKIPS  PUBLISHER
+live/livestream    live     12             2.5 Mbit/s  h264 aac  0      10.0.0.1:5000
+v.test/live/b?[2J  waiting  0              0 bit/s     -         0      -
+live/c             legs     1 (1 by legs)  0 bit/s     -         0      -
 
 FORWARD          DESTINATION      STATE           LAG    ATTEMPTS  SENT     SKIPS  LAST ERROR
 live/livestream  127.0.0.1:19351  forwarding      12 ms  0         1.0 KiB  0      -
@@ -92,15 +93,19 @@ live/livestream  127.0.0.1:19352  waiting 350 ms  0 ms   4         0 B      1   
 PULL    ORIGIN         STATE    PLAYERS  ATTEMPTS  RECEIVED  LAST ERROR
 live/b  10.0.0.7:1935  pulling  3        0         5.0 MiB   closed by the origin
 
-LEG TO          STREAM  ORIGIN         PATH    MOVED    BACKLOG  UNSPLICES
-10.0.0.9:40000  live/c  10.0.0.7:1935  kernel  3.0 MiB  0 B      1
+LEG OF          KIND  STREAM  ORIGIN         PATH    MOVED    BACKLOG  UNSPLICES
+10.0.0.9:40000  play  live/c  10.0.0.7:1935  kernel  3.0 MiB  0 B      1
 "
     );
+    let mut many = snapshot();
+    many.legs = vec![many.legs[0].clone(); 200];
+    let many = status::table(&many);
+    assert!(many.ends_with("\nand 150 more, which --json shows\n"), "{many}");
     let idle = status::table(&Snapshot::default());
     assert!(idle.ends_with("\n\nno streams\n"), "{idle}");
 }
 
-fn snapshot() -> Snapshot {
+fn streams() -> Vec<StreamStatus> {
     let forwarding = ForwardStatus {
         destination: "127.0.0.1:19351".into(),
         state: "forwarding".into(),
@@ -137,6 +142,19 @@ fn snapshot() -> Snapshot {
         state: "waiting".into(),
         ..StreamStatus::default()
     };
+    let elsewhere = StreamStatus {
+        vhost: "__defaultVhost__".into(),
+        app: "live".into(),
+        stream: "c".into(),
+        state: "legs".into(),
+        players: 1,
+        legs: 1,
+        ..StreamStatus::default()
+    };
+    vec![live, odd, elsewhere]
+}
+
+fn snapshot() -> Snapshot {
     let pull = PullStatus {
         vhost: "__defaultVhost__".into(),
         app: "live".into(),
@@ -149,7 +167,8 @@ fn snapshot() -> Snapshot {
         ..PullStatus::default()
     };
     let leg = LegStatus {
-        player: "10.0.0.9:40000".into(),
+        kind: "play".into(),
+        peer: "10.0.0.9:40000".into(),
         vhost: "__defaultVhost__".into(),
         app: "live".into(),
         stream: "c".into(),
@@ -170,7 +189,7 @@ fn snapshot() -> Snapshot {
         listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
         pulls: vec![pull],
         legs: vec![leg],
-        streams: vec![live, odd],
+        streams: streams(),
         totals: Totals {
             connections: 20,
             refused: 1,

@@ -227,13 +227,14 @@ pub struct Edge {
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub failover_timeout: Duration,
     /// Which players get a connection to an origin of their own, whose bytes go to them unchanged:
-    /// the first of a stream, all, or none. The others share one.
+    /// the first of a stream, all, or none. The others share one. But with none, the bytes of each
+    /// publisher go to an origin unchanged.
     pub splice: When,
-    /// Over so many bytes in the kernel that a player has not acknowledged, its leg comes back to
-    /// user space, where the origin is held up.
+    /// Over so many bytes in the kernel that a player, or a publisher's origin, has not
+    /// acknowledged, the leg comes back to user space, where the other side is held up.
     #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub leg_soft_limit: usize,
-    /// Over so many, the player is closed.
+    /// Over so many, the player is closed, or the origin left.
     #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub leg_hard_limit: usize,
 }

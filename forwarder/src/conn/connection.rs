@@ -1,7 +1,9 @@
 //! One client's connection: drives its session, publishes into the hub, plays from it.
 
 mod asking;
+mod encoder;
 mod legged;
+mod publishing;
 mod role;
 mod vhost;
 
@@ -11,11 +13,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use role::{Relay, Role, Silence};
+use role::Role;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
-use vhost::{announced, names_vhost};
+use vhost::{announced, carries_publishers, names_vhost};
 
 use super::end::End;
 use super::legged::Wish;
@@ -24,10 +26,7 @@ use super::socket::{abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
-use crate::hub::{Publisher, Source};
-use crate::rtmp::session::{
-    ConnectRequest, PlayRequest, PublishRequest, ServerEvent, ServerSession, SessionError,
-};
+use crate::rtmp::session::{ConnectRequest, PlayRequest, ServerEvent, ServerSession, SessionError};
 use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
 
 /// Serves one accepted socket to its end, and says in one line what it was.
@@ -194,6 +193,10 @@ impl Connection {
         }
         self.session.configure(announced(served.or_else(|| config.vhost(DEFAULT_VHOST))));
         self.session.accept_connect();
+        // The stream may still name another vhost.
+        if !config.vhosts.iter().any(carries_publishers) {
+            drop(self.session.take_transcript());
+        }
         self.connect = Some(request);
     }
 
@@ -208,55 +211,7 @@ impl Connection {
         Ok((key, request.param, vhost.clone()))
     }
 
-    // Publishing.
-
-    fn on_publish(&mut self, request: &PublishRequest, now: Instant) {
-        if self.close_at.is_some() {
-            return;
-        }
-        let msid = request.msid;
-        match self.may_publish(request) {
-            Ok((key, source, vhost)) if vhost.edge.enabled => {
-                self.ask_publish(key, source, vhost, msid);
-            }
-            Ok((key, source, vhost)) => {
-                let hub = &self.shard.context().hub;
-                match hub.publish(&key, stream_options(&vhost), source, now) {
-                    Ok(publisher) => self.begin_publish(publisher, &vhost, msid, None, now),
-                    Err(busy) => self.refuse(msid, BAD_NAME, &busy.to_string(), now),
-                }
-            }
-            Err((code, description)) => self.refuse(msid, code, &description, now),
-        }
-    }
-
-    fn begin_publish(
-        &mut self,
-        publisher: Publisher,
-        vhost: &Vhost,
-        msid: u32,
-        relay: Option<Relay>,
-        now: Instant,
-    ) {
-        let stream = publisher.stream().key().clone();
-        info!(peer = %self.peer, %stream, "publish");
-        self.session.accept_publish(msid, now);
-        self.did = Some(("publish", stream));
-        let silence = Silence::of(vhost);
-        self.role = Role::Publishing { publisher, msid, last: now, silence, relay };
-    }
-
-    fn may_publish(
-        &self,
-        request: &PublishRequest,
-    ) -> Result<(StreamKey, Source, Vhost), (&'static str, String)> {
-        if !matches!(self.role, Role::None) {
-            return Err((BAD_NAME, "this connection has a stream already".into()));
-        }
-        let (key, param, vhost) = self.resolve(&request.stream).map_err(|why| (BAD_NAME, why))?;
-        let path = self.path().map_err(|why| ("NetStream.Publish.Denied", why.to_owned()))?;
-        Ok((key, Source { peer: self.peer.to_string(), param, path }, vhost))
-    }
+    // Publishing: see `publishing`.
 
     /// The servers this publish came through, or this player stands for, if it may come here.
     fn path(&self) -> Result<Vec<String>, &'static str> {
@@ -375,7 +330,8 @@ impl Connection {
 
     /// The process stops: a publisher's stream ends at once, players get what is left of theirs.
     fn on_stop(&mut self) {
-        let ends_itself = matches!(self.role, Role::Playing { .. } | Role::Legged { .. });
+        let ends_itself =
+            matches!(self.role, Role::Playing { .. } | Role::Legged { .. } | Role::Carried { .. });
         if !ends_itself && self.close_at.is_none() {
             self.role = Role::None;
             self.close_at = Some(Instant::now());
@@ -461,6 +417,7 @@ impl Connection {
         match &mut self.role {
             Role::None
             | Role::AskedPublish { .. }
+            | Role::Carried { .. }
             | Role::AskedPlay { .. }
             | Role::Legged { .. } => {}
             Role::Publishing { last, silence, .. } => {
@@ -491,6 +448,7 @@ impl Connection {
         let role = match &self.role {
             Role::None
             | Role::AskedPublish { .. }
+            | Role::Carried { .. }
             | Role::AskedPlay { .. }
             | Role::Legged { .. } => None,
             Role::Publishing { last, silence, .. } => Some(*last + silence.limit()),

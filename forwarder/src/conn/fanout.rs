@@ -235,7 +235,7 @@ impl Subscription {
 
     /// Chooses what is sent: `None` leaves it as it was.
     pub fn select(&self, audio: Option<bool>, video: Option<bool>) {
-        self.subscriber.select(audio, video, &self.lane.view.borrow());
+        self.subscriber.select(audio, video);
         self.advance(Subscriber::advance);
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Shard;
 use super::upstream::Refusal;
+use crate::rtmp::chunk::StreamPosition;
 use crate::rtmp::session::PlayRequest;
 
 /// Starts a leg on the shard of its player.
@@ -47,6 +48,8 @@ pub struct LeggedPlayer {
     pub chunk_size: u32,
     /// What is to be written before anything else.
     pub lead: Vec<u8>,
+    /// What its reader knows of each chunk stream, behind `lead`.
+    pub heard: Vec<StreamPosition>,
     /// What its connection wants; closed when the player is gone.
     pub orders: mpsc::Receiver<Order>,
     /// What its connection is told.
@@ -88,6 +91,8 @@ pub enum News {
     Ended {
         /// Chunk size that it was told last, bytes.
         chunk_size: u32,
+        /// As [`LeggedPlayer::heard`].
+        heard: Vec<StreamPosition>,
         /// Bytes the leg wrote.
         sent: u64,
         /// Whether the stream is over.

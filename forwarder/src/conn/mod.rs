@@ -4,6 +4,7 @@
 //! whole life on one shard; what shards share is the hub and counters.
 
 mod connection;
+mod encoder;
 mod end;
 mod fanout;
 mod legged;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, OwnedMedia};
 pub use fanout::Subscription;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
@@ -29,7 +31,7 @@ pub use shard::{Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
 pub use upstream::{
-    Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, Refusal, Relayed, Upstream,
+    Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
 use crate::config::{Config, Vhost};

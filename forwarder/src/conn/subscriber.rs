@@ -66,12 +66,21 @@ struct Inner {
     blocked_since: Option<Instant>,
     paused: bool,
     audio: bool,
-    video: bool,
+    video: Video,
     /// It started in the past and may be that much further behind until it has caught up.
     slack: Option<LagLimits>,
     failed: Option<io::Error>,
     sent: Sent,
     counted: Sent,
+}
+
+/// Whether a subscriber gets video.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Video {
+    Unwanted,
+    /// From the next keyframe on: it has missed what the frames before that lean on.
+    AtKeyframe,
+    Wanted,
 }
 
 /// What a subscriber was sent.
@@ -122,7 +131,7 @@ impl Subscriber {
             blocked_since: None,
             paused: false,
             audio: true,
-            video: true,
+            video: Video::Wanted,
             slack: None,
             failed: None,
             sent: Sent::default(),
@@ -212,15 +221,17 @@ impl Subscriber {
         }
     }
 
-    /// Chooses what it gets. Video that is wanted again begins at the newest keyframe.
-    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>, view: &View) {
+    /// Chooses what it gets. Video that is wanted again begins at the next keyframe, the rest goes
+    /// on meanwhile.
+    pub(super) fn select(&self, audio: Option<bool>, video: Option<bool>) {
         let mut inner = self.inner.borrow_mut();
         inner.audio = audio.unwrap_or(inner.audio);
-        let had_video = inner.video;
-        inner.video = video.unwrap_or(inner.video);
-        if inner.video && !had_video {
-            inner.leave(view, 0, u64::MAX);
-        }
+        inner.video = match (inner.video, video) {
+            (before, None) => before,
+            (_, Some(false)) => Video::Unwanted,
+            (Video::Unwanted, Some(true)) => Video::AtKeyframe,
+            (before, Some(true)) => before,
+        };
     }
 
     /// Ends it, and gives what must be sent before anything else on its socket: the rest of the
@@ -276,7 +287,7 @@ impl Subscriber {
 
     fn write(&self, inner: &mut RefMut<'_, Inner>, view: &View) -> io::Result<Written> {
         if inner.wants_copy(&self.options) {
-            inner.copy(view, self.options.target.msid);
+            inner.copy(view, &self.options);
         }
         let plan = inner.plan(view, &self.options);
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -405,21 +416,32 @@ impl Inner {
     }
 
     fn wants_copy(&self, options: &SubscriberOptions) -> bool {
-        !self.audio || !self.video || options.target.msid != LOG_MSID
+        !self.audio || self.video != Video::Wanted || options.target.msid != LOG_MSID
     }
 
     /// Copies messages out of the log into the private bytes, for a reader that does not want all
     /// of them or not under the log's message stream id.
-    fn copy(&mut self, view: &View, msid: u32) {
+    fn copy(&mut self, view: &View, options: &SubscriberOptions) {
         while let Position::At(offset) = self.position {
             self.mid_message = self.mid_message && self.border(view, offset) != Some(offset);
             let full = self.private.bytes.len() >= COPY_AT_ONCE;
             if full || self.paused || self.mid_message || offset >= view.head() {
                 return;
             }
+            if self.video == Video::AtKeyframe
+                && let Some((headers, timestamp)) = view.gop_at(offset)
+            {
+                self.video = Video::Wanted;
+                let mut bytes = Vec::new();
+                headers.encode(timestamp, options.target, &mut bytes);
+                self.private.bytes.extend(bytes);
+            }
+            if !self.wants_copy(options) {
+                return;
+            }
             let Some(entry) = view.entry(offset) else { return };
             if self.wants(&entry) {
-                self.copy_message(view, &entry, msid);
+                self.copy_message(view, &entry, options.target.msid);
             }
             self.position = Position::At(entry.end());
         }
@@ -428,7 +450,7 @@ impl Inner {
     fn wants(&self, entry: &Entry) -> bool {
         match entry.kind {
             EntryKind::Audio => self.audio,
-            EntryKind::Video => self.video,
+            EntryKind::Video => self.video == Video::Wanted,
             EntryKind::Data => true,
         }
     }

@@ -244,7 +244,7 @@ impl Player {
             16 if rng.random_ratio(1, 4) => {
                 self.got.filtered = true;
                 let mut chosen = || rng.random_ratio(2, 3).then(|| rng.random_ratio(1, 2));
-                self.subscriber.select(chosen(), chosen(), &origin.view);
+                self.subscriber.select(chosen(), chosen());
             }
             17 => self.rejoin(origin),
             _ if !self.stalled => {
@@ -413,7 +413,7 @@ async fn soak(seed: u64) {
     for player in &mut players {
         player.pause(true, &origin);
         player.pause(false, &origin);
-        player.subscriber.select(Some(true), Some(true), &origin.view);
+        player.subscriber.select(Some(true), Some(true));
         player.push(10);
     }
     origin.put_headers(&mut rng);

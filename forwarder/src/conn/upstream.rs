@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::DropGuard;
 
+use super::encoder::EncoderLaunch;
 use super::legged::Launch;
 use crate::hub::{Publisher, Source};
 use crate::rtmp::session::ConnectRequest;
@@ -58,7 +59,16 @@ pub struct PublishAsk {
     /// The publisher.
     pub source: Source,
     /// An origin took it, or says why not.
-    pub reply: oneshot::Sender<Result<Relayed, Refusal>>,
+    pub reply: oneshot::Sender<Result<PublishGrant, Refusal>>,
+}
+
+/// How a publisher is served.
+#[derive(Debug)]
+pub enum PublishGrant {
+    /// An origin has taken the publish; the stream goes there through the hub.
+    Relayed(Relayed),
+    /// Its bytes are to go to an origin unchanged, by a carrier to be started on its shard.
+    Carried(EncoderLaunch),
 }
 
 /// A publish that an origin has taken.

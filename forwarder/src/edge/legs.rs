@@ -1,4 +1,4 @@
-//! Which players have a leg, and to which origins.
+//! Which players and encoders have a leg, and to which origins.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ pub(super) struct Legs(Mutex<Table>);
 struct Table {
     next: u64,
     entries: HashMap<u64, Arc<Figures>>,
-    /// How many of a stream.
+    /// How many players' of a stream.
     of_stream: HashMap<StreamKey, usize>,
-    /// How many at an origin.
+    /// How many players' at an origin.
     at_origin: HashMap<Destination, usize>,
 }
 
@@ -28,11 +28,21 @@ struct Table {
 #[derive(Debug)]
 pub(super) struct Figures {
     key: StreamKey,
+    kind: Kind,
     place: Mutex<(Option<SocketAddr>, Option<Destination>, LegPath)>,
     connects: AtomicU64,
     bytes: AtomicU64,
     backlog: AtomicU64,
     unsplices: AtomicU64,
+}
+
+/// Which way a leg goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// From an origin to a player.
+    Play,
+    /// From an encoder to an origin.
+    Publish,
 }
 
 /// The place of one leg among the others, until dropped.
@@ -44,7 +54,12 @@ pub(super) struct Entry {
 }
 
 impl Legs {
-    /// A place for a leg of `key`; `None` if it is to be the only one, and there is one.
+    /// A place for an encoder's leg.
+    pub(super) fn enter_publisher(self: &Arc<Self>, key: &StreamKey) -> Entry {
+        self.add(&mut self.lock(), key, Kind::Publish)
+    }
+
+    /// A place for a player's leg of `key`; `None` if it is to be the only one, and there is one.
     pub(super) fn enter(self: &Arc<Self>, key: &StreamKey, only: bool) -> Option<Entry> {
         let mut table = self.lock();
         let count = table.of_stream.entry(key.clone()).or_default();
@@ -52,8 +67,13 @@ impl Legs {
             return None;
         }
         *count += 1;
+        Some(self.add(&mut table, key, Kind::Play))
+    }
+
+    fn add(self: &Arc<Self>, table: &mut Table, key: &StreamKey, kind: Kind) -> Entry {
         let figures = Arc::new(Figures {
             key: key.clone(),
+            kind,
             place: Mutex::new((None, None, LegPath::User)),
             connects: AtomicU64::default(),
             bytes: AtomicU64::default(),
@@ -63,10 +83,10 @@ impl Legs {
         let id = table.next;
         table.next += 1;
         table.entries.insert(id, Arc::clone(&figures));
-        Some(Entry { legs: Arc::clone(self), id, figures })
+        Entry { legs: Arc::clone(self), id, figures }
     }
 
-    /// How many are at `origin`.
+    /// How many players' are at `origin`.
     pub(super) fn load(&self, origin: &Destination) -> usize {
         self.lock().at_origin.get(origin).copied().unwrap_or_default()
     }
@@ -97,9 +117,13 @@ impl Table {
 
 impl Figures {
     fn status(&self) -> LegStatus {
-        let (player, origin, path) = self.place().clone();
+        let (peer, origin, path) = self.place().clone();
         LegStatus {
-            player: player.map(|player| player.to_string()).unwrap_or_default(),
+            kind: match self.kind {
+                Kind::Play => "play".into(),
+                Kind::Publish => "publish".into(),
+            },
+            peer: peer.map(|peer| peer.to_string()).unwrap_or_default(),
             vhost: self.key.vhost().into(),
             app: self.key.app().into(),
             stream: self.key.stream().into(),
@@ -121,18 +145,21 @@ impl Figures {
 }
 
 impl Entry {
-    /// The leg carries bytes to `player`.
-    pub(super) fn serves(&self, player: SocketAddr) {
-        self.figures.place().0 = Some(player);
+    /// The leg is that of this player or encoder.
+    pub(super) fn serves(&self, peer: SocketAddr) {
+        self.figures.place().0 = Some(peer);
     }
 
     /// It goes to `origin`, or to none for now.
     pub(super) fn moves_to(&self, origin: Option<&Destination>) {
         let mut table = self.legs.lock();
         let before = std::mem::replace(&mut self.figures.place().1, origin.cloned());
-        before.inspect(|before| table.leave_origin(before));
+        let is_player = self.figures.kind == Kind::Play;
+        before.filter(|_| is_player).inspect(|before| table.leave_origin(before));
         if let Some(origin) = origin {
-            *table.at_origin.entry(origin.clone()).or_default() += 1;
+            if is_player {
+                *table.at_origin.entry(origin.clone()).or_default() += 1;
+            }
             self.figures.connects.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -154,6 +181,9 @@ impl Drop for Entry {
         self.moves_to(None);
         let mut table = self.legs.lock();
         table.entries.remove(&self.id);
+        if self.figures.kind == Kind::Publish {
+            return;
+        }
         let key = &self.figures.key;
         if let Some(count) = table.of_stream.get_mut(key) {
             *count -= 1;
@@ -183,6 +213,11 @@ mod tests {
         second.moves_to(Some(&two));
         assert_eq!((legs.load(&one), legs.load(&two)), (1, 1));
         assert_eq!(legs.status()[1].connects, 2);
+        let encoder = legs.enter_publisher(&key);
+        encoder.moves_to(Some(&one));
+        assert_eq!(legs.load(&one), 1, "it takes nothing from an origin");
+        assert_eq!(legs.status()[2].kind, "publish");
+        drop(encoder);
         drop(first);
         drop(second);
         assert_eq!((legs.load(&one), legs.load(&two)), (0, 0));

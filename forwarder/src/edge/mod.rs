@@ -5,14 +5,18 @@
 //! are served by the same code as those of an origin.
 
 mod admission;
+mod carrier;
 mod feed;
 mod legs;
 mod origins;
+mod outlet;
 mod own;
+mod prefix;
 mod pull;
 mod refusal;
 mod relay;
 mod seam;
+mod through;
 mod uplink;
 
 use std::collections::HashMap;
@@ -24,7 +28,8 @@ use tokio::time::timeout;
 
 use crate::config::{Vhost, When};
 use crate::conn::{
-    Ask, Context, Grant, Interest, Launch, PlayAsk, Refusal, Shard, ShardHandle, Shards,
+    Ask, Context, EncoderLaunch, Grant, Interest, Launch, PlayAsk, PublishAsk, PublishGrant,
+    Refusal, Shard, ShardHandle, Shards,
 };
 use crate::forward::Registry;
 use crate::rtmp::url::StreamKey;
@@ -35,6 +40,7 @@ use origins::Origins;
 use own::Own;
 use pull::{Outcome, Pull};
 use relay::{Relay, Relays};
+use through::Through;
 
 /// What fails again and again is logged at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -88,10 +94,11 @@ impl Edges {
                     shard.run(judged).await;
                 }
                 Ask::Play(ask) => self.play(ask, &vhost, shard).await,
-                Ask::Publish(ask) => {
-                    let relay = Relay::new(edges, &vhost, ask);
+                Ask::Publish(ask) if vhost.edge.splice == When::Never => {
+                    let relay = Relay::new(edges, &vhost, (ask.key, ask.source), ask.reply);
                     shard.run(move |shard| shard.clone().spawn(relay.run(shard))).await;
                 }
+                Ask::Publish(ask) => self.carry(ask, &vhost),
             }
         }
     }
@@ -127,7 +134,17 @@ impl Edges {
         None
     }
 
-    /// Players with a leg.
+    /// Gives the publisher a leg.
+    fn carry(self: &Arc<Self>, ask: PublishAsk, vhost: &Vhost) {
+        let through = Through::new(Arc::clone(self), vhost, (ask.key, ask.source));
+        let launch = EncoderLaunch::new(|shard, encoder| {
+            shard.clone().spawn(through.run(shard, encoder));
+        });
+        // If the encoder is gone, so is its leg.
+        _ = ask.reply.send(Ok(PublishGrant::Carried(launch)));
+    }
+
+    /// Players and encoders with a leg.
     pub fn legs(&self) -> Vec<LegStatus> {
         self.legs.status()
     }

@@ -17,9 +17,10 @@ use super::{Edges, feed, refusal};
 use crate::config::Vhost;
 use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Totals, Wish};
 use crate::forward::Failure;
+use crate::rtmp::chunk::StreamPosition;
 use crate::rtmp::message::Control;
 use crate::rtmp::url::StreamKey;
-use crate::splice::{Ended, Leg, LegOptions};
+use crate::splice::{Ended, Leg, LegOptions, Walk};
 
 /// How often a leg is looked at: for acknowledgements, figures and silence.
 const LOOK: Duration = Duration::from_millis(250);
@@ -59,6 +60,8 @@ struct Carrier {
     orders: mpsc::Receiver<Order>,
     /// What the player reads with.
     chunk_size: u32,
+    /// What its reader knows of each chunk stream.
+    heard: Vec<StreamPosition>,
     wishes: Wishes,
     /// By the legs before this one: bytes, and returns from the kernel.
     moved: (u64, u64),
@@ -122,10 +125,11 @@ impl Own {
     }
 
     async fn serve(&self, shard: &Rc<Shard>, player: LeggedPlayer) -> Option<News> {
-        let LeggedPlayer { io, peer, request, chunk_size, lead, orders, news } = player;
+        let LeggedPlayer { io, peer, request, chunk_size, lead, heard, orders, news } = player;
         let write_timeout = self.vhost.play.write_timeout;
         let wishes = Wishes::PLAIN;
-        let mut carrier = Carrier { io, write_timeout, orders, chunk_size, wishes, moved: (0, 0) };
+        let moved = (0, 0);
+        let mut carrier = Carrier { io, write_timeout, orders, chunk_size, heard, wishes, moved };
         let stop = shard.context().stop.clone();
         let found = tokio::select! {
             found = self.search(shard) => found,
@@ -133,7 +137,7 @@ impl Own {
             () = news.closed() => return None,
         };
         let mut uplink = match found {
-            Ok(uplink) if uplink.msid == request.msid => uplink,
+            Ok(uplink) if uplink.msid == request.msid && carrier.fits(&uplink) => uplink,
             Ok(_) => return Some(News::Unfit(lead)),
             Err(refusal) => return Some(News::Refused(lead, refusal)),
         };
@@ -159,7 +163,8 @@ impl Own {
                 ordered = carrier.interrupted() => return ordered,
                 () = stop.cancelled() => None,
             };
-            let Some(next) = found.filter(|next| next.msid == request.msid) else {
+            let fits = |next: &Uplink| next.msid == request.msid && carrier.fits(next);
+            let Some(next) = found.filter(fits) else {
                 return Some(carrier.end(true));
             };
             info!(%peer, stream = %self.key, origin = %next.origin, "leg connected again");
@@ -176,7 +181,7 @@ impl Own {
         uplink: &mut Uplink,
         on_trial: &mut Option<Instant>,
     ) -> Stopped {
-        if let Err(last) = carrier.tell_chunk_size(uplink.chunk_size()).await {
+        if let Err(last) = carrier.prepare(uplink).await {
             return Stopped::Player(Some(last));
         }
         let options = LegOptions {
@@ -188,6 +193,9 @@ impl Own {
         };
         let splice = &shard.context().splice;
         let mut leg = Leg::new(splice, Rc::clone(&uplink.io), Rc::clone(&carrier.io), options);
+        if let Some(position) = uplink.position() {
+            leg = leg.following(Walk::resume(&position));
+        }
         leg.arm();
         // Where it is carried is to be known as soon as its origin is.
         self.account(shard, carrier, &leg);
@@ -364,13 +372,35 @@ impl Carrier {
         Ok(())
     }
 
-    async fn tell_chunk_size(&mut self, size: u32) -> Result<(), News> {
-        if self.chunk_size == size {
-            return Ok(());
-        }
+    /// The chunk size of `uplink`, if the player has another, as a message.
+    fn new_chunk_size(&self, uplink: &Uplink) -> Vec<u8> {
         let mut message = Vec::new();
-        Control::SetChunkSize(size).encode(&mut message);
-        self.chunk_size = size;
+        if self.chunk_size != uplink.chunk_size() {
+            Control::SetChunkSize(uplink.chunk_size()).encode(&mut message);
+        }
+        message
+    }
+
+    /// What the player's reader knows after `message`.
+    fn heard_after(&self, message: &[u8]) -> Vec<StreamPosition> {
+        let mut heard = self.heard.clone();
+        hear(&mut heard, StreamPosition::after(message));
+        heard
+    }
+
+    /// Whether the player can be made to read on as a reader of `uplink` would.
+    fn fits(&self, uplink: &Uplink) -> bool {
+        uplink.mirror(&self.heard_after(&self.new_chunk_size(uplink))).is_some()
+    }
+
+    /// Has the player read on as a reader of `uplink` would.
+    async fn prepare(&mut self, uplink: &Uplink) -> Result<(), News> {
+        let mut message = self.new_chunk_size(uplink);
+        self.heard = self.heard_after(&message);
+        self.chunk_size = uplink.chunk_size();
+        let missing = uplink.mirror(&self.heard).unwrap_or_default();
+        hear(&mut self.heard, StreamPosition::after(missing));
+        message.extend_from_slice(missing);
         self.write(message).await
     }
 
@@ -382,6 +412,10 @@ impl Carrier {
         }
         let mut rest = Vec::new();
         self.chunk_size = walk.pad(&mut rest);
+        let mut walk = walk.clone();
+        walk.feed(&rest);
+        let streams = walk.position().map(|position| position.streams);
+        hear(&mut self.heard, streams.into_iter().flatten());
         self.write(rest).await
     }
 
@@ -399,7 +433,16 @@ impl Carrier {
     }
 
     fn end(&self, finished: bool) -> News {
-        News::Ended { chunk_size: self.chunk_size, sent: self.moved.0, finished }
+        let heard = self.heard.clone();
+        News::Ended { chunk_size: self.chunk_size, heard, sent: self.moved.0, finished }
+    }
+}
+
+/// Notes what was said last on chunk streams.
+fn hear(heard: &mut Vec<StreamPosition>, now: impl IntoIterator<Item = StreamPosition>) {
+    for now in now {
+        heard.retain(|before| before.csid != now.csid);
+        heard.push(now);
     }
 }
 

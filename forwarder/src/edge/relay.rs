@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Vhost};
-use crate::conn::{PublishAsk, Refusal, Relayed, Shard, stream_options, tune_outgoing};
+use crate::conn::{PublishGrant, Refusal, Relayed, Shard, stream_options, tune_outgoing};
 use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
 use crate::hub::{Phase, Source, Stream};
 use crate::rtmp::url::{StreamKey, escaped};
@@ -27,13 +27,16 @@ const LEAVE: Duration = Duration::from_secs(3);
 
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 
+/// Whom the publisher's connection hears from.
+pub(super) type Reply = oneshot::Sender<Result<PublishGrant, Refusal>>;
+
 pub(super) struct Relay {
     edges: Arc<Edges>,
     vhost: Vhost,
     key: StreamKey,
     source: Source,
     /// Until the publisher is accepted.
-    reply: RefCell<Option<oneshot::Sender<Result<Relayed, Refusal>>>>,
+    reply: RefCell<Option<Reply>>,
     /// Since then.
     lost: Cell<Option<oneshot::Sender<Refusal>>>,
     /// Cancelled when the publisher is gone.
@@ -41,13 +44,18 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(edges: Arc<Edges>, vhost: &Vhost, ask: PublishAsk) -> Self {
+    pub(super) fn new(
+        edges: Arc<Edges>,
+        vhost: &Vhost,
+        (key, source): (StreamKey, Source),
+        reply: Reply,
+    ) -> Self {
         Self {
             edges,
             vhost: vhost.clone(),
-            key: ask.key,
-            source: ask.source,
-            reply: RefCell::new(Some(ask.reply)),
+            key,
+            source,
+            reply: RefCell::new(Some(reply)),
             lost: Cell::new(None),
             leave: CancellationToken::new(),
         }
@@ -56,14 +64,41 @@ impl Relay {
     /// Relays until the publisher is gone.
     pub(super) async fn run(self, shard: Rc<Shard>) {
         let edges = Arc::clone(&self.edges);
-        let Some(place) = edges.relays.enter(&self.key, &self.leave).await else {
-            return self.refuse(Refusal::new(BAD_NAME, "the stream is being published already"));
+        let Some(place) = edges.relays.enter(&self.key, &self.leave, By::Relay).await else {
+            return self.refuse(already_published());
         };
-        let refusal = self.work(&shard).await;
-        if let Some(refusal) = refusal {
+        self.run_at(place, &shard).await;
+    }
+
+    /// As [`Self::run`], for a publisher who has the place.
+    pub(super) async fn run_at(mut self, mut place: Place<'_>, shard: &Rc<Shard>) {
+        self.leave = place.relayed();
+        if let Some(refusal) = self.work(shard).await {
             self.refuse(refusal);
         }
         drop(place);
+    }
+
+    /// As [`Self::run_at`], for one who has been told that it publishes: it goes on at once, and an
+    /// origin is looked for meanwhile.
+    pub(super) async fn resume_at(mut self, mut place: Place<'_>, shard: &Rc<Shard>) {
+        self.leave = place.relayed();
+        let options = stream_options(&self.vhost);
+        let stream = shard.context().hub.stream(&self.key, options, Instant::now());
+        match self.begin(shard, &stream) {
+            Ok(relayed) => self.accept(relayed),
+            Err(failure) => {
+                return self.refuse(failure.refusal.unwrap_or_else(already_published));
+            }
+        }
+        self.run_at(place, shard).await;
+    }
+
+    fn accept(&self, relayed: Relayed) {
+        if let Some(reply) = self.reply.take() {
+            // It may be gone.
+            _ = reply.send(Ok(PublishGrant::Relayed(relayed)));
+        }
     }
 
     /// Tells the publisher, in whatever state it is.
@@ -167,14 +202,8 @@ impl Relay {
         entry: &Entry,
         origin: &Destination,
     ) -> Result<(), Failure> {
-        if let Some(reply) = self.reply.take() {
-            match self.begin(shard, stream) {
-                Ok(relayed) => _ = reply.send(Ok(relayed)),
-                Err(failure) => {
-                    self.reply.replace(Some(reply));
-                    return Err(failure);
-                }
-            }
+        if !self.is_accepted() {
+            self.accept(self.begin(shard, stream)?);
         }
         self.edges.origins.works(&self.vhost.name, origin);
         entry.set(State::Forwarding);
@@ -225,11 +254,31 @@ impl Relay {
     }
 }
 
-/// The streams that are relayed, or about to be.
+pub(super) fn already_published() -> Refusal {
+    Refusal::new(BAD_NAME, "the stream is being published already")
+}
+
+/// The streams that are published through this edge, or about to be.
 #[derive(Debug)]
 pub(super) struct Relays {
-    entered: Mutex<HashMap<StreamKey, CancellationToken>>,
+    entered: Mutex<HashMap<StreamKey, Entered>>,
     changes: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Entered {
+    /// Cancelled when the publisher is gone.
+    leave: CancellationToken,
+    by: By,
+}
+
+/// How a published stream gets to its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// Through the hub, so that it is played from here.
+    Relay,
+    /// By a leg: nobody here has it.
+    Leg,
 }
 
 impl Default for Relays {
@@ -238,18 +287,19 @@ impl Default for Relays {
     }
 }
 
-/// The one place of a stream's relay; given back on drop.
-struct Place<'a> {
+/// The one place of a stream's publisher; given back on drop.
+pub(super) struct Place<'a> {
     relays: &'a Relays,
-    key: &'a StreamKey,
+    key: StreamKey,
 }
 
 impl Relays {
     /// Takes the place of `key`; `None` if it has a publisher that is not leaving.
-    async fn enter<'a>(
+    pub(super) async fn enter<'a>(
         &'a self,
-        key: &'a StreamKey,
+        key: &StreamKey,
         leave: &CancellationToken,
+        by: By,
     ) -> Option<Place<'a>> {
         let mut changes = self.changes();
         let free = async {
@@ -259,10 +309,10 @@ impl Relays {
                     let mut entered = self.lock();
                     match entered.get(key) {
                         None => {
-                            entered.insert(key.clone(), leave.clone());
+                            entered.insert(key.clone(), Entered { leave: leave.clone(), by });
                             return true;
                         }
-                        Some(other) if !other.is_cancelled() => return false,
+                        Some(other) if !other.leave.is_cancelled() => return false,
                         Some(_) => {}
                     }
                 }
@@ -272,12 +322,15 @@ impl Relays {
             }
         };
         // Made only if it is free: one that is dropped gives back the place of another.
-        timeout(LEAVE, free).await.unwrap_or(false).then(|| Place { relays: self, key })
+        timeout(LEAVE, free)
+            .await
+            .unwrap_or(false)
+            .then(|| Place { relays: self, key: key.clone() })
     }
 
-    /// Whether `key` is relayed.
+    /// Whether `key` is published into the hub here, or about to be.
     pub(super) fn has(&self, key: &StreamKey) -> bool {
-        self.lock().contains_key(key)
+        self.lock().get(key).is_some_and(|entered| entered.by == By::Relay)
     }
 
     /// Tells of each that ends.
@@ -285,14 +338,29 @@ impl Relays {
         self.changes.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, Entered>> {
         self.entered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// From now on the stream goes through the hub; gives what tells that its publisher is gone.
+    fn relayed(&mut self) -> CancellationToken {
+        let mut entered = self.relays.lock();
+        let own = entered.get_mut(&self.key);
+        let leave = own.map(|own| {
+            own.by = By::Relay;
+            own.leave.clone()
+        });
+        drop(entered);
+        self.relays.changes.send_replace(());
+        leave.unwrap_or_default()
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.relays.lock().remove(self.key);
+        self.relays.lock().remove(&self.key);
         self.relays.changes.send_replace(());
     }
 }
@@ -305,14 +373,20 @@ mod tests {
     async fn a_publisher_that_is_refused_leaves_the_place_to_who_has_it() {
         let (relays, key) = (Relays::default(), StreamKey::new("v", "live", "a").expect("a name"));
         let leave = CancellationToken::new();
-        let place = relays.enter(&key, &leave).await.expect("free");
+        let place = relays.enter(&key, &leave, By::Relay).await.expect("free");
         for _ in 0..2 {
-            assert!(relays.enter(&key, &CancellationToken::new()).await.is_none());
+            assert!(relays.enter(&key, &CancellationToken::new(), By::Relay).await.is_none());
             assert!(relays.has(&key));
         }
         leave.cancel();
         drop(place);
         assert!(!relays.has(&key));
-        assert!(relays.enter(&key, &CancellationToken::new()).await.is_some());
+        let mut place = relays.enter(&key, &CancellationToken::new(), By::Leg).await.expect("free");
+        assert!(!relays.has(&key), "nobody here has what a leg carries");
+        assert!(relays.enter(&key, &CancellationToken::new(), By::Leg).await.is_none());
+        place.relayed();
+        assert!(relays.has(&key));
+        drop(place);
+        assert!(relays.enter(&key, &CancellationToken::new(), By::Relay).await.is_some());
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::config::Destination;
 use crate::conn::{Shard, tune_outgoing};
 use crate::forward::{Failure, dial};
+use crate::rtmp::chunk::{Position, StreamPosition};
 use crate::rtmp::message::Control;
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession};
 
@@ -98,6 +99,33 @@ impl Uplink {
     /// Chunk size in which the origin speaks, bytes.
     pub(super) fn chunk_size(&self) -> u32 {
         self.session.received_chunk_size()
+    }
+
+    /// Where the reader of what the origin says stands.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.session.position()
+    }
+
+    /// What a player has to be told so that it reads on as a reader of the origin would, if it has
+    /// `heard` this; `None` if nothing does that. An origin may write each header in relation to
+    /// its last one on that chunk stream; one that does has shown it by now, as it has said at least
+    /// two results and some bandwidths and sizes.
+    pub(super) fn mirror(&self, heard: &[StreamPosition]) -> Option<&[u8]> {
+        if !self.session.leans() {
+            return Some(&[]);
+        }
+        let control = self.session.last_control();
+        let mut missing: &[u8] = &[];
+        for stream in &self.position()?.streams {
+            if heard.contains(stream) {
+                continue;
+            }
+            if StreamPosition::after(control).as_ref() != Some(stream) {
+                return None;
+            }
+            missing = control;
+        }
+        Some(missing)
     }
 
     /// Asks for the stream.

@@ -142,6 +142,12 @@ impl View {
         }
     }
 
+    /// Headers and time of the newest GOP, if it begins at `offset`.
+    pub fn gop_at(&self, offset: u64) -> Option<(&Headers, Timestamp)> {
+        let gop = self.gop.as_ref().filter(|gop| gop.offset == offset)?;
+        Some((&gop.headers, gop.timestamp))
+    }
+
     /// Whether [`Self::start`] with [`Wish::Keyframe`] would end the wait, as far as is known.
     pub fn has_keyframe(&self, after: u64) -> bool {
         !self.has_video || self.gop.as_ref().is_some_and(|gop| gop.offset >= after)

@@ -10,7 +10,7 @@ use crate::edge::Edges;
 use crate::forward::Registry;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{Snapshot, StreamStatus, Totals};
+use crate::status::{LegStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -63,6 +63,8 @@ impl Sampler {
         let backlog = self.context.splice.backlog();
         let mut streams: Vec<_> =
             self.context.hub.list().iter().map(|stream| self.stream(stream, now)).collect();
+        let legs = self.edges.legs();
+        count_legs(&mut streams, &legs);
         streams.sort_by(|a, b| (&a.vhost, &a.app, &a.stream).cmp(&(&b.vhost, &b.app, &b.stream)));
         Snapshot {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -73,7 +75,7 @@ impl Sampler {
             kernel_backlog: backlog.unwrap_or_default(),
             kernel_backlog_limit: backlog
                 .map_or(0, |_| self.context.config.kernel_backlog_limit as u64),
-            legs: self.edges.legs(),
+            legs,
             listen: self.listen.clone(),
             pulls: self.edges.status(),
             streams,
@@ -110,6 +112,7 @@ impl Sampler {
             state: state.into(),
             publisher: if state == "live" { stream.source().peer } else { String::new() },
             players: counters.players.load(Relaxed),
+            legs: 0,
             received_bytes: counters.received_bytes.load(Relaxed),
             messages: counters.messages.load(Relaxed),
             log_bytes: stream.log_bytes(),
@@ -122,6 +125,34 @@ impl Sampler {
     }
 }
 
+/// Adds players and publishers with legs to their streams. The hub does not know a stream that has no others.
+fn count_legs(streams: &mut Vec<StreamStatus>, legs: &[LegStatus]) {
+    let key = |vhost: &str, app: &str, stream: &str| [vhost, app, stream].map(str::to_owned);
+    let mut counts: HashMap<[String; 3], (usize, String)> = HashMap::new();
+    for leg in legs {
+        let (players, publisher) =
+            counts.entry(key(&leg.vhost, &leg.app, &leg.stream)).or_default();
+        match &*leg.kind {
+            "publish" => publisher.clone_from(&leg.peer),
+            _ => *players += 1,
+        }
+    }
+    for stream in &mut *streams {
+        let key = key(&stream.vhost, &stream.app, &stream.stream);
+        let (players, publisher) = counts.remove(&key).unwrap_or_default();
+        stream.legs = players;
+        stream.players += players;
+        if !publisher.is_empty() {
+            stream.publisher = publisher;
+        }
+    }
+    streams.extend(counts.into_iter().map(|([vhost, app, stream], (legs, publisher))| {
+        let state = "legs".into();
+        let players = legs;
+        StreamStatus { vhost, app, stream, state, publisher, players, legs, ..Default::default() }
+    }));
+}
+
 impl Rate {
     fn moved(self, now: Instant, bytes: u64) -> Self {
         let elapsed = now.saturating_duration_since(self.since);
@@ -130,5 +161,33 @@ impl Rate {
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
         Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn players_with_legs_are_players_of_their_stream() {
+        let leg = |stream: &str| LegStatus {
+            app: "live".into(),
+            stream: stream.into(),
+            ..LegStatus::default()
+        };
+        let stream = StreamStatus {
+            app: "live".into(),
+            stream: "a".into(),
+            players: 3,
+            ..StreamStatus::default()
+        };
+        let mut streams = vec![stream];
+        let encoder = LegStatus { kind: "publish".into(), peer: "e".into(), ..leg("b") };
+        count_legs(&mut streams, &[leg("b"), leg("a"), encoder, leg("b")]);
+        let seen: Vec<_> = streams
+            .iter()
+            .map(|s| (&*s.stream, &*s.state, &*s.publisher, s.players, s.legs))
+            .collect();
+        assert_eq!(seen, [("a", "", "", 4, 1), ("b", "legs", "e", 2, 2)]);
     }
 }

@@ -97,6 +97,12 @@ impl Leg {
         }
     }
 
+    /// The same, but the source stands at `walk`, anywhere in its chunks.
+    pub fn following(mut self, walk: Walk) -> Self {
+        self.walk = walk;
+        self
+    }
+
     /// Takes the sockets into the kernel if that is what the mode asks for at once; to be called
     /// before the far end is told to send, so that not a byte passes user space. [`Self::run`]
     /// would do it too, after a look at what has come.

@@ -6,7 +6,12 @@
 //! FFmpeg and GStreamer lose the stream on an Abort; all players accept a message whose tail is
 //! zero.
 
-use crate::rtmp::chunk::{DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MIN_CHUNK_SIZE};
+use forwarder_ebpf::{first_delta, is_header};
+
+use crate::rtmp::chunk::{
+    DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MIN_CHUNK_SIZE, Position,
+    StreamPosition as ChunkStream,
+};
 use crate::rtmp::message::kind;
 
 mod header;
@@ -25,21 +30,9 @@ pub struct Walk {
     /// The part of a chunk header that has come; empty outside of headers.
     header: Header,
     streams: Vec<ChunkStream>,
+    /// A sequence header was among what it walked over.
+    passed_header: bool,
     lost: bool,
-}
-
-/// What the headers of one chunk stream said last, and how much its open message lacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ChunkStream {
-    pub(super) csid: u32,
-    pub(super) len: u32,
-    pub(super) kind: u8,
-    /// The last extended timestamp, if the last header of type 0, 1 or 2 had one.
-    pub(super) extended: Option<u32>,
-    /// Bytes that the open message lacks; 0 if none is open.
-    pub(super) left: u32,
-    /// The first four bytes of the open message, as far as they have come: `len - left` of them.
-    pub(super) word: [u8; 4],
 }
 
 impl Walk {
@@ -52,8 +45,28 @@ impl Walk {
             chunk_left: 0,
             header: Header::default(),
             streams: Vec::new(),
+            passed_header: false,
             lost: false,
         }
+    }
+
+    /// One that goes on at `position`.
+    pub fn resume(position: &Position) -> Self {
+        let mut walk = Self::new(position.chunk_size);
+        (walk.csid, walk.chunk_left) = position.open.unwrap_or_default();
+        position.header.iter().for_each(|&byte| walk.header.push(byte));
+        walk.streams.clone_from(&position.streams);
+        walk
+    }
+
+    /// Where it stands; `None` if it is lost.
+    pub fn position(&self) -> Option<Position> {
+        (!self.lost).then(|| Position {
+            chunk_size: self.chunk_size,
+            open: (self.chunk_left > 0).then_some((self.csid, self.chunk_left)),
+            header: self.header.as_slice().to_vec(),
+            streams: self.streams.iter().copied().map(without_old_word).collect(),
+        })
     }
 
     /// One that knows nothing.
@@ -101,6 +114,17 @@ impl Walk {
         self.lost
     }
 
+    /// Whether what decoders are set up with may have changed on the way: a sequence header, or an
+    /// aggregate, in which there may be one.
+    pub fn passed_header(&self) -> bool {
+        self.passed_header
+    }
+
+    /// Takes it that whoever asks [`Self::passed_header`] knows all headers so far.
+    pub fn forget_headers(&mut self) {
+        self.passed_header = false;
+    }
+
     /// Messages that are partly there: chunk stream id, message type, bytes missing.
     pub fn open(&self) -> impl Iterator<Item = (u32, u8, u32)> {
         let open = self.streams.iter().filter(|stream| stream.left > 0);
@@ -122,7 +146,11 @@ impl Walk {
             *to = byte;
         }
         stream.left -= n;
+        let [first, second, ..] = stream.word;
+        let has_both = seen < 2 && stream.seen() >= 2;
+        let is_header = has_both && is_header(u32::from(stream.kind), first, second);
         let ended = (stream.left == 0).then_some(*stream);
+        self.passed_header |= is_header;
         self.chunk_left -= n;
         if let Some(stream) = ended {
             self.end_message(stream);
@@ -168,6 +196,7 @@ impl Walk {
     fn begin_chunk(&mut self, header: &Header) -> Option<()> {
         let csid = header.csid()?;
         let (format, body, extended) = (header.format(), header.len_and_kind(), header.extended());
+        let (time, msid) = (header.time(), header.msid());
         let stream = match self.streams.iter().position(|stream| stream.csid == csid) {
             Some(index) => &mut self.streams[index],
             None if format <= 1 && self.streams.len() < MAX_CHUNK_STREAMS => {
@@ -179,6 +208,15 @@ impl Walk {
         if stream.left == 0 {
             (stream.len, stream.kind) = body.unwrap_or((stream.len, stream.kind));
             stream.left = stream.len;
+            stream.msid = msid.unwrap_or(stream.msid);
+            match (format, time) {
+                (0, Some(time)) => (stream.timestamp, stream.delta) = (time, first_delta(time)),
+                _ => {
+                    stream.delta = time.unwrap_or(stream.delta);
+                    stream.timestamp = stream.timestamp.wrapping_add(stream.delta);
+                }
+            }
+            self.passed_header |= stream.kind == kind::AGGREGATE;
         } else if format == 0 || body.is_some_and(|body| body != (stream.len, stream.kind)) {
             return None;
         }
@@ -214,7 +252,7 @@ impl Walk {
             let at = out.len();
             out.resize(at + self.chunk_left as usize, 0);
             if let Some(stream) = stream {
-                stream.fill(self.chunk_size, out.get_mut(at..).unwrap_or_default());
+                fill(stream, self.chunk_size, out.get_mut(at..).unwrap_or_default());
             }
         } else if let Some(stream) = self.streams.iter().find(|stream| stream.left > 0) {
             Header::continuation(stream.csid, stream.extended, out);
@@ -230,40 +268,45 @@ impl Walk {
     }
 }
 
-impl ChunkStream {
-    /// Zeros do for all but three control messages: a chunk size, window or bandwidth of 0 makes
-    /// players close. `payload` is what comes next of the open message, all zero.
-    fn fill(&self, chunk_size: u32, payload: &mut [u8]) {
-        let usual = match self.kind {
-            kind::SET_CHUNK_SIZE => chunk_size,
-            kind::WINDOW_ACK_SIZE | kind::SET_PEER_BANDWIDTH => USUAL_WINDOW,
-            _ => return,
-        };
-        let seen = (self.len - self.left) as usize;
-        let with = |rest: [u8; 4]| {
-            let mut word = self.word;
-            for (to, from) in word.iter_mut().zip(rest).skip(seen) {
-                *to = from;
-            }
-            word
-        };
-        let usual = usual.to_be_bytes();
-        let fits = self.word.iter().zip(usual).take(seen).all(|(&seen, usual)| seen == usual);
-        let valid =
-            |word: &[u8; 4]| (MIN_CHUNK_SIZE..=0x7fff_ffff).contains(&u32::from_be_bytes(*word));
-        let word = match with([0; 4]) {
-            _ if fits => with(usual),
-            zeros if valid(&zeros) => zeros,
-            _ => with([0xff; 4]),
-        };
-        for (to, from) in payload.iter_mut().zip(word.into_iter().skip(seen)) {
+/// Of a message that is whole nobody wants to know how it began.
+fn without_old_word(stream: ChunkStream) -> ChunkStream {
+    if stream.left > 0 { stream } else { ChunkStream { word: [0; 4], ..stream } }
+}
+
+/// Zeros do for all but three control messages: a chunk size, window or bandwidth of 0 makes
+/// players close. `payload` is what comes next of the open message, all zero.
+fn fill(stream: &ChunkStream, chunk_size: u32, payload: &mut [u8]) {
+    let usual = match stream.kind {
+        kind::SET_CHUNK_SIZE => chunk_size,
+        kind::WINDOW_ACK_SIZE | kind::SET_PEER_BANDWIDTH => USUAL_WINDOW,
+        _ => return,
+    };
+    let seen = stream.seen() as usize;
+    let with = |rest: [u8; 4]| {
+        let mut word = stream.word;
+        for (to, from) in word.iter_mut().zip(rest).skip(seen) {
             *to = from;
         }
+        word
+    };
+    let usual = usual.to_be_bytes();
+    let fits = stream.word.iter().zip(usual).take(seen).all(|(&seen, usual)| seen == usual);
+    let valid =
+        |word: &[u8; 4]| (MIN_CHUNK_SIZE..=0x7fff_ffff).contains(&u32::from_be_bytes(*word));
+    let word = match with([0; 4]) {
+        _ if fits => with(usual),
+        zeros if valid(&zeros) => zeros,
+        _ => with([0xff; 4]),
+    };
+    for (to, from) in payload.iter_mut().zip(word.into_iter().skip(seen)) {
+        *to = from;
     }
 }
 
 /// What most servers announce, SRS and nginx-rtmp among them, bytes.
 const USUAL_WINDOW: u32 = 2_500_000;
 
+#[cfg(test)]
+mod resumed;
 #[cfg(test)]
 mod tests;

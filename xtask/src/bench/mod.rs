@@ -4,6 +4,8 @@
 //! turns in one run, the server has a core of its own, nothing asserts an absolute time, and a
 //! row that lost data says so.
 
+mod audience;
+mod failover;
 mod forward;
 mod join;
 mod players;
@@ -11,6 +13,7 @@ mod report;
 mod servers;
 mod source;
 pub mod splice;
+mod stall;
 
 use std::path::PathBuf;
 
@@ -69,6 +72,10 @@ enum Bench {
     Join(join::Args),
     /// Many players of one stream on one process: what is delivered, and what it costs.
     Players(players::Args),
+    /// An origin of an edge is killed: which players notice, for how long, and what they miss.
+    Failover(failover::Args),
+    /// A player of an edge stops reading: what it costs, and what comes of it and of others.
+    Stall(stall::Args),
     /// 1:1 legs in user space and in the kernel, beside no relay and HAProxy: what a hop costs.
     Splice(splice::Args),
 }
@@ -80,11 +87,17 @@ enum Peer {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if let Bench::Splice(options) = &args.bench {
-        if args.peer.is_some() {
-            bail!("`bench splice` has HAProxy beside it without being asked");
+    let ours = matches!(args.bench, Bench::Splice(_) | Bench::Failover(_) | Bench::Stall(_));
+    if ours && args.peer.is_some() {
+        bail!("nobody takes turns with this one");
+    }
+    match &args.bench {
+        Bench::Splice(options) => return splice::run(options, args.rounds, args.json.as_deref()),
+        Bench::Failover(options) => {
+            return failover::run(options, args.rounds, args.json.as_deref());
         }
-        return splice::run(options, args.rounds, args.json.as_deref());
+        Bench::Stall(options) => return stall::run(options, args.rounds, args.json.as_deref()),
+        _ => {}
     }
     if !args.peer_only {
         cluster::build()?;
@@ -111,7 +124,7 @@ pub fn run(args: &Args) -> Result<()> {
             players::check_limit(options, limit)?;
             report::run(turns, args.json.as_deref(), |kind| players::measure(options, kind, cores))
         }
-        // Has run above, as it takes turns of its own.
-        Bench::Splice(_) => Ok(()),
+        // Have run above, as they take turns of their own.
+        Bench::Splice(_) | Bench::Failover(_) | Bench::Stall(_) => Ok(()),
     }
 }

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::role::{Asked, Change, Relay, Role};
+use super::role::{Asked, Change, Relay, Role, Waiting};
 use super::{Connection, PLAY_FAILED};
 use crate::config::Vhost;
 use crate::conn::end::End;
-use crate::conn::upstream::{Ask, Grant, PlayAsk, PublishAsk};
+use crate::conn::upstream::{Ask, Grant, PlayAsk, PublishAsk, PublishGrant};
 use crate::hub::Source;
 use crate::rtmp::session::{ConnectRequest, PlayRequest};
 use crate::rtmp::url::StreamKey;
@@ -18,9 +18,10 @@ impl Connection {
     pub(super) fn ask_publish(&mut self, key: StreamKey, source: Source, vhost: Vhost, msid: u32) {
         let (reply, answer) = oneshot::channel();
         let connect = self.to_show(&vhost);
-        let ask = PublishAsk { key, connect, source, reply };
+        let ask = PublishAsk { key: key.clone(), connect, source, reply };
         self.shard.context().upstream.ask(Ask::Publish(ask));
-        self.role = Role::AskedPublish { msid, vhost, answer };
+        let waiting = Waiting { key, msid, vhost, accepted: false };
+        self.role = Role::AskedPublish { waiting, headers: Vec::new(), answer };
     }
 
     /// Asks for an origin that has the stream.
@@ -55,9 +56,19 @@ impl Connection {
                 self.role = role;
                 return self.on_change();
             }
-            (Role::AskedPublish { msid, vhost, .. }, Change::Published(Ok(relayed))) => {
-                let relay = Relay { _guard: relayed.guard, lost: relayed.lost };
-                self.begin_publish(relayed.publisher, &vhost, msid, Some(relay), now);
+            (Role::AskedPublish { waiting, headers, .. }, Change::Published(Ok(grant))) => {
+                match grant {
+                    PublishGrant::Relayed(relayed) => {
+                        let relay = Relay { _guard: relayed.guard, lost: relayed.lost };
+                        self.begin_publish(relayed.publisher, &waiting, Some(relay), now);
+                        self.append_headers(waiting.msid, &headers, now)?;
+                    }
+                    PublishGrant::Carried(launch) => self.begin_carrying(waiting, launch),
+                }
+            }
+            (role @ Role::Carried { .. }, Change::Carrier(news)) => {
+                self.role = role;
+                self.on_encoder_news(news, now)?;
             }
             (Role::AskedPlay { asked, .. }, Change::Played(Ok(grant))) => match grant {
                 Grant::Shared(interest) => {
@@ -70,7 +81,10 @@ impl Connection {
                 self.role = role;
                 self.on_news(news, now)?;
             }
-            (Role::AskedPublish { msid, .. }, Change::Published(Err(refusal)))
+            (
+                Role::AskedPublish { waiting: Waiting { msid, .. }, .. },
+                Change::Published(Err(refusal)),
+            )
             | (Role::Publishing { msid, .. }, Change::Lost(refusal)) => {
                 self.refuse(msid, &refusal.code, &refusal.description, now);
             }

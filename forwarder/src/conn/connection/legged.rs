@@ -32,6 +32,7 @@ impl Connection {
             request: asked.request.clone(),
             chunk_size: self.session.sent_chunk_size(),
             lead,
+            heard: self.session.spoken().to_vec(),
             orders,
             news,
         };
@@ -64,10 +65,10 @@ impl Connection {
                 self.out = lead;
                 self.refuse(msid, &refusal.code, &refusal.description, now);
             }
-            Some(News::Ended { chunk_size, sent, finished }) => {
+            Some(News::Ended { chunk_size, heard, sent, finished }) => {
                 self.role = Role::None;
                 self.sent_bytes += sent;
-                self.session.end_relay(chunk_size);
+                self.session.end_relay(chunk_size, heard);
                 if finished {
                     self.session.finish_play(msid);
                     self.close_at = Some(now + END_LINGER);

@@ -7,10 +7,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
 use crate::config::Vhost;
+use crate::conn::encoder::{EncoderNews, OwnedMedia};
 use crate::conn::end::End;
 use crate::conn::legged::{News, Order};
 use crate::conn::play::Playing;
-use crate::conn::upstream::{Grant, Interest, Refusal, Relayed};
+use crate::conn::upstream::{Grant, Interest, PublishGrant, Refusal};
 use crate::hub::Publisher;
 use crate::rtmp::message::MediaMessage;
 use crate::rtmp::session::PlayRequest;
@@ -20,9 +21,15 @@ pub(super) enum Role {
     None,
     /// Waits for an origin to take a publish.
     AskedPublish {
-        msid: u32,
-        vhost: Vhost,
-        answer: oneshot::Receiver<Result<Relayed, Refusal>>,
+        waiting: Waiting,
+        /// Of a publisher that was carried, for the hub.
+        headers: Vec<OwnedMedia>,
+        answer: oneshot::Receiver<Result<PublishGrant, Refusal>>,
+    },
+    /// A publisher from whom somebody else reads.
+    Carried {
+        waiting: Waiting,
+        news: mpsc::Receiver<EncoderNews>,
     },
     /// Waits for an origin to play.
     AskedPlay {
@@ -53,6 +60,15 @@ pub(super) enum Role {
     },
 }
 
+/// A publish at an edge.
+pub(super) struct Waiting {
+    pub(super) key: StreamKey,
+    pub(super) msid: u32,
+    pub(super) vhost: Vhost,
+    /// The publisher was told that it publishes.
+    pub(super) accepted: bool,
+}
+
 /// A play at an edge.
 pub(super) struct Asked {
     pub(super) request: PlayRequest,
@@ -71,10 +87,12 @@ pub(super) struct Relay {
 pub(super) enum Change {
     /// The fan-out has something to tell.
     Fanout,
-    Published(Result<Relayed, Refusal>),
+    Published(Result<PublishGrant, Refusal>),
     Played(Result<Grant, Refusal>),
     /// Of a leg; `None`: it is gone.
     Leg(Option<News>),
+    /// Of a carrier; `None`: it is gone.
+    Carrier(Option<EncoderNews>),
     /// No origin takes what is published here any more.
     Lost(Refusal),
 }
@@ -104,6 +122,7 @@ impl Role {
         matches!(
             self,
             Self::AskedPublish { .. }
+                | Self::Carried { .. }
                 | Self::AskedPlay { .. }
                 | Self::Legged { carried: false, .. }
         )
@@ -126,6 +145,7 @@ impl Role {
                 Change::Fanout
             }
             Self::Legged { news, .. } => Change::Leg(news.recv().await),
+            Self::Carried { news, .. } => Change::Carrier(news.recv().await),
             Self::AskedPublish { answer, .. } => {
                 Change::Published(answer.await.unwrap_or_else(|_| Err(nobody())))
             }

@@ -1,6 +1,6 @@
 //! What a vhost has to do with `connect`.
 
-use crate::config::Vhost;
+use crate::config::{Vhost, When};
 use crate::rtmp::session::ServerConfig;
 
 /// What is told to a client of `vhost` with the answer to its `connect`.
@@ -10,6 +10,11 @@ pub(super) fn announced(vhost: Option<&Vhost>) -> ServerConfig {
         out_ack_size: vhost.map_or(DEFAULT_ACK_SIZE, |vhost| vhost.out_ack_size),
         in_ack_size: vhost.map_or(0, |vhost| vhost.in_ack_size),
     }
+}
+
+/// Whether what publishers of `vhost` say may be said again to an origin.
+pub(super) fn carries_publishers(vhost: &Vhost) -> bool {
+    vhost.edge.enabled && vhost.edge.splice != When::Never
 }
 
 /// Whether a tcUrl or an app says which vhost it means, beside its host.

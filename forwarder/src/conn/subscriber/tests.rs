@@ -55,10 +55,14 @@ impl Bench {
         bench
     }
 
+    /// A frame of video.
     fn put(&mut self, first: u8) {
+        self.put_as(MediaKind::Video, first);
+    }
+
+    fn put_as(&mut self, kind: MediaKind, first: u8) {
         let payload = [first, 1, 0, 0, 0, 1, 2, 3];
-        let (kind, timestamp) = (MediaKind::Video, Timestamp(40));
-        let media = MediaMessage { kind, timestamp, msid: 1, payload: &payload };
+        let media = MediaMessage { kind, timestamp: Timestamp(40), msid: 1, payload: &payload };
         self.publisher.as_mut().unwrap().append(&media, self.now).unwrap();
     }
 
@@ -96,9 +100,36 @@ fn a_choice_made_after_a_write_that_ended_at_a_border_takes_effect() {
         // As after a partial write whose last byte was a message's last one.
         bench.subscriber.inner.borrow_mut().mid_message = true;
         bench.put(0x27);
-        bench.subscriber.select(Some(false), None, &bench.view);
+        bench.subscriber.select(Some(false), None);
         bench.pass();
         assert!(bench.state().drained, "{:?}", bench.subscriber);
+    });
+}
+
+#[test]
+fn video_that_is_wanted_again_begins_at_a_keyframe_and_audio_does_not_wait() {
+    run(async |mut bench| {
+        bench.put(0x17);
+        bench.pass();
+        bench.subscriber.select(None, Some(false));
+        bench.pass();
+        // At the head, as a reader of audio mostly is.
+        bench.subscriber.select(None, Some(true));
+        let video = |bench: &Bench| bench.subscriber.inner.borrow().video;
+        let sent = bench.state().sent_bytes;
+        bench.put(0x27);
+        bench.pass();
+        assert_eq!((bench.state().sent_bytes, video(&bench)), (sent, Video::AtKeyframe));
+        bench.put_as(MediaKind::Audio, 0xaf);
+        bench.pass();
+        assert!(bench.state().sent_bytes > sent);
+        bench.put(0x17);
+        bench.pass();
+        assert_eq!(video(&bench), Video::Wanted);
+        let sent = bench.state().sent_bytes;
+        bench.put(0x27);
+        bench.pass();
+        assert!(bench.state().sent_bytes > sent);
     });
 }
 

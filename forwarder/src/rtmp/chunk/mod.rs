@@ -1,16 +1,19 @@
 //! The chunk layer (RTMP 1.0 section 5.3): messages cut into chunks and put together again.
 
 mod header;
+mod position;
 mod reader;
 mod stream;
 mod writer;
 
+pub use position::{Position, StreamPosition};
 pub use reader::{
     ChunkError, ChunkReader, MAX_CHUNK_SIZE, MAX_CHUNK_STREAMS, MAX_PARTIAL_BYTES, MIN_CHUNK_SIZE,
 };
 pub use writer::{encode, encoded_len};
 
 use super::Timestamp;
+use super::message::kind;
 
 /// Chunk size in force until a SetChunkSize (RTMP 1.0 section 5.4.1).
 pub const DEFAULT_CHUNK_SIZE: u32 = 128;
@@ -32,4 +35,11 @@ pub struct Message<'a> {
     pub msid: u32,
     /// The body.
     pub payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Whether it is of a type that carries commands.
+    pub fn is_command(&self) -> bool {
+        matches!(self.kind, kind::COMMAND_AMF0 | kind::COMMAND_AMF3)
+    }
 }

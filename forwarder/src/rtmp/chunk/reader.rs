@@ -1,7 +1,7 @@
 //! Chunks to messages.
 use super::header::{Fields, Header, MAX_HEADER};
 use super::stream::{ChunkStream, LookAhead};
-use super::{DEFAULT_CHUNK_SIZE, Message};
+use super::{DEFAULT_CHUNK_SIZE, Message, Position};
 use crate::rtmp::message::kind;
 
 /// Chunk streams that one connection may use. Encoders use 2 to 5; nginx-rtmp stops at 32 too.
@@ -77,6 +77,8 @@ pub struct ChunkReader {
     /// Sum of the bodies under way.
     partial: usize,
     stash: Stash,
+    /// Some message began with another header than one of type 0.
+    leans: bool,
 }
 
 impl ChunkReader {
@@ -89,7 +91,39 @@ impl ChunkReader {
             lent: None,
             partial: 0,
             stash: Stash::default(),
+            leans: false,
         }
+    }
+
+    /// One that goes on at `position`. The rest of a message of which a part was read before is
+    /// passed over, but takes effect if it is for the chunk layer.
+    pub fn resume(position: &Position) -> Self {
+        let used = position.streams.iter().take(MAX_CHUNK_STREAMS);
+        let streams: Vec<ChunkStream> = used.map(ChunkStream::resume).collect();
+        let index = |csid| streams.iter().position(|stream| stream.csid == csid);
+        let open = position.open.and_then(|(csid, left)| {
+            let (index, left) = (index(csid)?, left as usize);
+            Some(OpenChunk { index, left: left.min(streams[index].missing()) })
+        });
+        Self {
+            chunk_size: position.chunk_size,
+            open,
+            lent: None,
+            partial: streams.iter().map(|stream| stream.body().len()).sum(),
+            stash: Stash::of(&position.header),
+            leans: false,
+            streams,
+        }
+    }
+
+    /// Where it stands; `None` inside of a message or a header.
+    pub fn position(&self) -> Option<Position> {
+        (!self.is_mid_message()).then(|| Position {
+            chunk_size: self.chunk_size,
+            open: None,
+            header: Vec::new(),
+            streams: self.streams.iter().map(ChunkStream::position).collect(),
+        })
     }
 
     /// Takes bytes from the front of `input` until one message is whole.
@@ -126,7 +160,13 @@ impl ChunkReader {
             if stream.missing() == 0 {
                 self.partial -= stream.body().len();
                 self.lent = Some(chunk.index);
+                let passed_over = stream.is_passed_over();
                 self.end_message(chunk.index, first_word(stream.body()))?;
+                if passed_over {
+                    self.lent = None;
+                    self.streams[chunk.index].recycle();
+                    continue;
+                }
                 let stream = &self.streams[chunk.index];
                 return Ok(Some(stream.message(stream.body())));
             }
@@ -155,6 +195,7 @@ impl ChunkReader {
 
         let index = self.stream(header)?;
         let stream = &mut self.streams[index];
+        self.leans |= !stream.is_mid_message() && header.fields.format() != 0;
         stream.take_header(header.fields, repeated)?;
         // RTMP 1.0 section 5.4.1: one chunk size for all chunk streams, from the next header on,
         // also for messages under way.
@@ -256,6 +297,12 @@ impl ChunkReader {
             stream.end_message();
             stream.recycle();
         }
+    }
+
+    /// Whether any message has begun with a header that leans on the one before. Who writes several
+    /// messages of the same kind without does not.
+    pub fn leans(&self) -> bool {
+        self.leans
     }
 
     /// Chunk size in force for what is read, bytes.

@@ -1,6 +1,6 @@
 //! One chunk stream: what its headers said last, and the message under way.
 use super::header::{Fields, Time};
-use super::{ChunkError, Message};
+use super::{ChunkError, Message, StreamPosition};
 use crate::rtmp::Timestamp;
 use crate::rtmp::message::kind;
 
@@ -18,6 +18,8 @@ pub(super) struct ChunkStream {
     extended: Option<u32>,
     /// Between the first header of a message and its last byte.
     mid_message: bool,
+    /// The beginning of the message under way was read by somebody else: nobody gets it.
+    passed_over: bool,
     /// 0 <= body.len() <= len. Keeps the bytes of a whole message while they are lent out.
     body: Vec<u8>,
 }
@@ -43,7 +45,46 @@ impl ChunkStream {
             msid: 0,
             extended: None,
             mid_message: false,
+            passed_over: false,
             body: Vec::new(),
+        }
+    }
+
+    /// One that goes on at `position`; of what has come of an open message zeros stand for all but
+    /// the first bytes.
+    pub(super) fn resume(position: &StreamPosition) -> Self {
+        let open = position.left > 0;
+        let mut body = vec![0; if open { position.seen() as usize } else { 0 }];
+        for (to, from) in body.iter_mut().zip(position.word) {
+            *to = from;
+        }
+        Self {
+            timestamp: position.timestamp,
+            delta: position.delta,
+            len: position.len as usize,
+            kind: position.kind,
+            msid: position.msid,
+            extended: position.extended,
+            mid_message: open,
+            passed_over: !body.is_empty(),
+            body,
+            ..Self::new(position.csid)
+        }
+    }
+
+    /// Where it stands, if no message is open.
+    pub(super) fn position(&self) -> StreamPosition {
+        StreamPosition {
+            csid: self.csid,
+            timestamp: self.timestamp,
+            delta: self.delta,
+            // The field of the header has 24 bits.
+            len: u32::try_from(self.len).unwrap_or(u32::MAX),
+            kind: self.kind,
+            msid: self.msid,
+            extended: self.extended,
+            left: 0,
+            word: [0; 4],
         }
     }
 
@@ -60,10 +101,7 @@ impl ChunkStream {
         match fields {
             Fields::Type0 { time, len, kind, msid } => {
                 self.timestamp = time.ms;
-                // RTMP 1.0 section 5.3.1.2.4: a type 3 message after a type 0 one has the type 0
-                // timestamp as its delta, and FFmpeg and GStreamer write it so. Old librtmp and
-                // nginx-rtmp mean "same timestamp". A large one can only be the latter.
-                self.delta = if time.ms < MAX_FIRST_DELTA { time.ms } else { 0 };
+                self.delta = first_delta(time.ms);
                 (self.len, self.kind, self.msid) = (len, kind, msid);
                 self.extended = time.extended();
             }
@@ -124,6 +162,7 @@ impl ChunkStream {
     /// Ends the message: whole, or given up. The body stays until [`Self::recycle`].
     pub(super) fn end_message(&mut self) {
         self.mid_message = false;
+        self.passed_over = false;
     }
 
     /// Empties the body and gives back the memory that a large message took.
@@ -172,6 +211,10 @@ impl ChunkStream {
         self.len - self.body.len()
     }
 
+    pub(super) fn is_passed_over(&self) -> bool {
+        self.passed_over
+    }
+
     pub(super) fn is_mid_message(&self) -> bool {
         self.mid_message
     }
@@ -198,6 +241,13 @@ impl ChunkStream {
             payload,
         }
     }
+}
+
+/// The delta of a type 3 message after a type 0 one: RTMP 1.0 section 5.3.1.2.4 has the type 0
+/// timestamp, and FFmpeg and GStreamer write it so. Old librtmp and nginx-rtmp mean "same
+/// timestamp". A large one can only be the latter.
+pub(super) fn first_delta(timestamp: u32) -> u32 {
+    if timestamp < MAX_FIRST_DELTA { timestamp } else { 0 }
 }
 
 impl Time {

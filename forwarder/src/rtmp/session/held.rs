@@ -50,7 +50,7 @@ impl Held {
 
 /// The media a message carries; `None` for any other message, for an empty one (silence, which
 /// nobody needs to be sent), and for data that no player could read.
-pub(super) fn media<'a>(message: &Message<'a>) -> Option<MediaMessage<'a>> {
+pub fn media<'a>(message: &Message<'a>) -> Option<MediaMessage<'a>> {
     let (kind, payload) = match message.kind {
         kind::AUDIO => (MediaKind::Audio, message.payload),
         kind::VIDEO => (MediaKind::Video, message.payload),

@@ -6,7 +6,7 @@ use super::SessionError;
 use super::rate::Rate;
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::Value;
-use crate::rtmp::chunk::{self, DEFAULT_CHUNK_SIZE, Message};
+use crate::rtmp::chunk::{self, DEFAULT_CHUNK_SIZE, Message, StreamPosition};
 use crate::rtmp::message::{Command, Control, UserControl, kind};
 
 /// Control messages a second, of all types together. A player at full speed sends a few.
@@ -29,6 +29,8 @@ pub(super) struct Link {
     pub(super) out: Vec<u8>,
     /// Chunk size in force for what we send, bytes.
     chunk_size: u32,
+    /// What the peer's reader knows of each chunk stream we used.
+    spoken: Vec<StreamPosition>,
     /// Bytes received, handshake included.
     received: u64,
     /// `received` at the last acknowledgement.
@@ -51,6 +53,7 @@ impl Link {
         Self {
             out: Vec::new(),
             chunk_size: DEFAULT_CHUNK_SIZE,
+            spoken: Vec::new(),
             received: 0,
             acknowledged: 0,
             ack_window,
@@ -136,7 +139,21 @@ impl Link {
 
     /// Queues a control message.
     pub(super) fn send(&mut self, control: &Control) {
+        let at = self.out.len();
         control.encode(&mut self.out);
+        self.note(at);
+    }
+
+    /// Notes the message that begins `at` so many bytes into the output.
+    fn note(&mut self, at: usize) {
+        let Some(now) = self.out.get(at..).and_then(StreamPosition::after) else { return };
+        self.spoken.retain(|before| before.csid != now.csid);
+        self.spoken.push(now);
+    }
+
+    /// What the peer's reader knows of each chunk stream we used.
+    pub(super) fn spoken(&self) -> &[StreamPosition] {
+        &self.spoken
     }
 
     /// Queues a SetChunkSize and sends with that size from now on.
@@ -154,7 +171,9 @@ impl Link {
         args: Vec<Value>,
     ) {
         let command = Command { name: name.to_owned(), transaction, args };
+        let at = self.out.len();
         command.encode(csid, msid, self.chunk_size, &mut self.out);
+        self.note(at);
     }
 
     /// Queues any other message.
@@ -166,7 +185,9 @@ impl Link {
         payload: &[u8],
     ) {
         let message = Message { csid, timestamp, kind, msid, payload };
+        let at = self.out.len();
         chunk::encode(&message, self.chunk_size, &mut |piece| self.out.extend_from_slice(piece));
+        self.note(at);
     }
 
     /// The window acknowledged, bytes; 0: none.
@@ -174,9 +195,10 @@ impl Link {
         self.ack_window
     }
 
-    /// Takes it that the peer reads with this chunk size.
-    pub(super) fn assume_chunk_size(&mut self, size: u32) {
-        self.chunk_size = size;
+    /// Takes it that the peer reads with this chunk size, and knows this of each chunk stream.
+    pub(super) fn assume(&mut self, chunk_size: u32, spoken: Vec<StreamPosition>) {
+        self.chunk_size = chunk_size;
+        self.spoken = spoken;
     }
 
     /// Bytes received, handshake included.

@@ -13,9 +13,11 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientConfig, ClientEvent, ClientSession, Goal};
+pub use client::{ClientConfig, ClientEvent, ClientSession, Goal, refusal};
+pub use held::media;
 pub use server::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
+    Transcript,
 };
 
 use super::{

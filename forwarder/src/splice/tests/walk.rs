@@ -2,10 +2,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use forwarder_ebpf::{Walk, punt};
+use forwarder_ebpf::{HEADER_PASSED, Walk, punt};
 
 use super::*;
-use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::chunk::{ChunkReader, Position};
 use crate::rtmp::message::kind;
 
 /// C0 to C2, or S0 to S2.
@@ -36,6 +36,14 @@ fn walked(program: &SpliceProgram, bytes: &[u8], random: &mut SmallRng) -> Walk 
     let walk = program.walk(&pair).unwrap();
     assert_eq!(hop.unsplice(program, &pair), bytes.len() as u64);
     walk
+}
+
+/// Where `walk` stands, but for bytes of messages: each keeps only those it has a use for.
+fn position(walk: &crate::splice::Walk) -> Position {
+    let mut position = walk.position().unwrap();
+    position.streams.iter_mut().for_each(|stream| stream.word = [0; 4]);
+    position.streams.sort_by_key(|stream| stream.csid);
+    position
 }
 
 /// Whole messages and the chunk size in force, by the reader of our own.
@@ -100,6 +108,12 @@ fn a_walk_agrees_with_the_chunk_reader_and_its_padding_ends_every_message() {
                 punted.push(path.file_name().unwrap().to_owned());
                 continue;
             }
+            let mut here = crate::splice::Walk::new(CHUNK_SIZE);
+            here.feed(bytes);
+            let there = crate::splice::Walk::from_kernel(&walk);
+            let what = format!("{} cut at {}", path.display(), bytes.len());
+            assert_eq!(position(&there), position(&here), "{what}");
+            assert_eq!(walk.flags & HEADER_PASSED != 0, here.passed_header(), "{what}");
             let (whole, chunk_size) = read(bytes);
             assert_eq!(walk.chunk_size, chunk_size, "{}", path.display());
             assert!(walk.messages >= whole, "{}", path.display());

@@ -82,6 +82,27 @@ impl Header {
         }
     }
 
+    /// The timestamp or delta of a header that is whole and has one.
+    pub(super) fn time(&self) -> Option<u32> {
+        match *self.fields() {
+            [t0, t1, t2, ..] if self.format() <= 2 => {
+                let short = u32::from_be_bytes([0, t0, t1, t2]);
+                Some(if short == 0xff_ffff { self.extended().unwrap_or(short) } else { short })
+            }
+            _ => None,
+        }
+    }
+
+    /// Message stream id, if the header says it.
+    pub(super) fn msid(&self) -> Option<u32> {
+        match *self.fields() {
+            [_, _, _, _, _, _, _, m0, m1, m2, m3, ..] if self.format() == 0 => {
+                Some(u32::from_le_bytes([m0, m1, m2, m3]))
+            }
+            _ => None,
+        }
+    }
+
     /// The extended timestamp of a header that is whole.
     pub(super) fn extended(&self) -> Option<u32> {
         let behind = self.basic() + FIELDS[usize::from(self.format())];

@@ -1,6 +1,6 @@
 //! To and from the kernel's walk, which does the same in the sockmap program.
 
-use forwarder_ebpf::{self as ebpf, CHUNK_STREAMS};
+use forwarder_ebpf::{self as ebpf, CHUNK_STREAMS, HEADER_PASSED};
 
 use super::{ChunkStream, USUAL_WINDOW, Walk};
 use crate::rtmp::message::kind;
@@ -14,6 +14,7 @@ impl Walk {
         }
         walk.csid = self.csid;
         walk.chunk_left = self.chunk_left;
+        walk.flags = if self.passed_header { HEADER_PASSED } else { 0 };
         let header = self.header.as_slice();
         if header.first().is_some_and(|first| first & 0x3f < 2) {
             return None;
@@ -27,7 +28,16 @@ impl Walk {
                 later: stream.left.checked_sub(open)?,
                 kind: u32::from(stream.kind),
                 extended: stream.extended.unwrap_or(0),
+                timestamp: stream.timestamp,
+                delta: stream.delta,
+                msid: stream.msid,
+                padding: 0,
             };
+            let peeks = matches!(stream.kind, kind::AUDIO | kind::VIDEO) && stream.left > 0;
+            if peeks && open > 0 && stream.len >= 2 {
+                walk.peek_left = 2_u32.saturating_sub(stream.seen()).min(open);
+                walk.peek = u32::from(stream.word[0]);
+            }
             if stream.left > 0 && matches!(stream.kind, kind::SET_CHUNK_SIZE | kind::ABORT) {
                 if stream.len != 4 {
                     return None;
@@ -44,6 +54,7 @@ impl Walk {
     pub(in crate::splice) fn from_kernel(kernel: &ebpf::Walk) -> Self {
         let mut walk = Self::new(kernel.chunk_size);
         walk.lost = kernel.punt != 0;
+        walk.passed_header = kernel.flags & HEADER_PASSED != 0;
         walk.csid = kernel.csid;
         walk.chunk_left = kernel.chunk_left;
         let header = kernel.header.iter().take(kernel.header_len as usize);
@@ -57,18 +68,22 @@ impl Walk {
             let word = match kind {
                 kind::SET_CHUNK_SIZE | kind::ABORT => {
                     let missing = 8 * kernel.control_left;
-                    kernel.control_value.checked_shl(missing).unwrap_or(0)
+                    kernel.control_value.checked_shl(missing).unwrap_or(0).to_be_bytes()
                 }
+                kind::AUDIO | kind::VIDEO => [kernel.peek.to_be_bytes()[3], 0, 0, 0],
                 // The kernel does not look into these; if one is cut, it is most probably this.
-                _ => USUAL_WINDOW,
+                _ => USUAL_WINDOW.to_be_bytes(),
             };
             walk.streams.push(ChunkStream {
                 csid,
                 len: stream.length,
                 kind,
+                timestamp: stream.timestamp,
+                delta: stream.delta,
+                msid: stream.msid,
                 extended: (stream.extended != 0).then_some(stream.extended),
                 left: stream.later + open,
-                word: word.to_be_bytes(),
+                word,
             });
         }
         walk

@@ -2,6 +2,8 @@
 
 mod reply;
 
+pub use reply::refusal;
+
 use std::time::{Duration, Instant};
 
 use super::held::Held;
@@ -9,7 +11,7 @@ use super::link::Link;
 use super::{ConnectRequest, SessionError};
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::Value;
-use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::chunk::{self, ChunkReader, DEFAULT_CHUNK_SIZE, Position};
 use crate::rtmp::handshake::ClientHandshake;
 use crate::rtmp::message::{MediaKind, MediaMessage, csid, kind};
 
@@ -31,6 +33,8 @@ pub enum Goal {
     Play,
     /// Only to hear what the server says to `connect`.
     Connect,
+    /// Only to `connect` as a publisher, for somebody who then says the rest.
+    Introduce,
 }
 
 /// What a client session needs to know.
@@ -88,6 +92,8 @@ pub struct ClientSession {
     reader: ChunkReader,
     /// What is left of an aggregate, or media that came before Play.Start.
     held: Option<Box<Held>>,
+    /// The last chunk size, window or bandwidth the server named, as it would be written again.
+    control: Vec<u8>,
     core: Core,
 }
 
@@ -101,6 +107,7 @@ impl ClientSession {
             handshake: Some(handshake),
             reader: ChunkReader::new(),
             held: None,
+            control: Vec::new(),
             core: Core {
                 link,
                 deadline: Some(now + config.deadline),
@@ -135,6 +142,11 @@ impl ClientSession {
         self.core.ask();
     }
 
+    /// The reader of what the server says next, for whoever goes on after [`Goal::Introduce`].
+    pub fn into_reader(self) -> ChunkReader {
+        self.reader
+    }
+
     /// Queues `pause`, behind [`Self::play`].
     pub fn pause(&mut self, paused: bool) {
         self.core.call_stream("pause", vec![Value::Boolean(paused), Value::Number(0.0)]);
@@ -148,6 +160,22 @@ impl ClientSession {
     /// Queues `receiveVideo`, behind [`Self::play`].
     pub fn receive_video(&mut self, wanted: bool) {
         self.core.call_stream("receiveVideo", vec![Value::Boolean(wanted)]);
+    }
+
+    /// Where the reader of what the server says stands, if at a border.
+    pub fn position(&self) -> Option<Position> {
+        self.reader.position()
+    }
+
+    /// As [`ChunkReader::leans`], of the server.
+    pub fn leans(&self) -> bool {
+        self.reader.leans()
+    }
+
+    /// The last chunk size, window or bandwidth that the server named, as a message; empty if it
+    /// named none. To say it twice does no harm.
+    pub fn last_control(&self) -> &[u8] {
+        &self.control
     }
 
     /// Whether nothing of a message was received that is not whole.
@@ -191,6 +219,17 @@ impl ClientSession {
             return Ok(None);
         };
         self.core.link.begin_message(now);
+        if matches!(
+            message.kind,
+            kind::SET_CHUNK_SIZE | kind::WINDOW_ACK_SIZE | kind::SET_PEER_BANDWIDTH
+        ) && message.csid < 64
+        {
+            self.control.clear();
+            let control = &mut self.control;
+            chunk::encode(&message, DEFAULT_CHUNK_SIZE, &mut |piece| {
+                control.extend_from_slice(piece);
+            });
+        }
         if message.kind == kind::AGGREGATE && self.core.is_ours(message.msid) {
             self.held = Some(Box::new(Held::split(&message)));
             return Ok(Some(ClientEvent::Progress));
@@ -258,7 +297,7 @@ impl ClientSession {
                 _ => match self.core.config.goal {
                     Goal::Publish => "no answer to publish",
                     Goal::Play => "no answer to play",
-                    Goal::Connect => "no answer to connect",
+                    Goal::Connect | Goal::Introduce => "no answer to connect",
                 },
             }));
         }
@@ -331,7 +370,7 @@ impl Core {
         let text = |s: &str| Value::string(s);
         let mut object = vec![("app", text(&config.app))];
         match config.goal {
-            Goal::Publish => {
+            Goal::Publish | Goal::Introduce => {
                 object.push(("type", text("nonprivate")));
                 object.push(("flashVer", text(FLASH_VER_PUBLISH)));
                 object.push(("tcUrl", text(&config.tc_url)));

@@ -75,7 +75,7 @@ impl Core {
         match self.config.goal {
             Goal::Publish => ClientEvent::Publishing(self.msid),
             Goal::Play => ClientEvent::Playing(self.msid),
-            Goal::Connect => ClientEvent::Connected,
+            Goal::Connect | Goal::Introduce => ClientEvent::Connected,
         }
     }
 
@@ -134,7 +134,7 @@ impl Core {
                 {
                     return Err(refused(info));
                 }
-                if self.config.goal == Goal::Connect {
+                if matches!(self.config.goal, Goal::Connect | Goal::Introduce) {
                     self.phase = Phase::Finishing;
                     self.deadline = None;
                     return Ok(ClientEvent::Connected);
@@ -172,7 +172,7 @@ impl Core {
             Goal::Publish => {
                 self.awaited = self.call_stream("publish", vec![name, Value::string("live")]);
             }
-            Goal::Connect => {}
+            Goal::Connect | Goal::Introduce => {}
             Goal::Play => {
                 self.awaited = self.call_stream("play", vec![name, Value::Number(LIVE_ONLY)]);
                 self.link.send(&Control::User(UserControl::SetBufferLength {
@@ -200,7 +200,7 @@ impl Core {
         }
         let code = info.get("code").and_then(Value::as_str).unwrap_or_default();
         let start = match self.config.goal {
-            Goal::Publish => "NetStream.Publish.Start",
+            Goal::Publish | Goal::Introduce => "NetStream.Publish.Start",
             Goal::Play | Goal::Connect => "NetStream.Play.Start",
         };
         Ok(match code {
@@ -230,6 +230,11 @@ fn is_for_player(kind: MediaKind, payload: &[u8]) -> bool {
 fn is_refusal(info: &Value) -> bool {
     let text = |key| info.get(key).and_then(Value::as_str);
     text("level") == Some("error") || text("code").is_some_and(|code| REFUSALS.contains(&code))
+}
+
+/// Why the server refuses, if this argument of a status says so.
+pub fn refusal(info: &Value) -> Option<SessionError> {
+    is_refusal(info).then(|| refused(info))
 }
 
 fn refused(info: &Value) -> SessionError {

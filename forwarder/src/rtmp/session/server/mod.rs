@@ -1,13 +1,16 @@
 //! The server's side of a connection.
 
+mod carried;
 mod command;
 mod event;
 mod relayed;
 mod streams;
+mod transcript;
 
 use std::time::{Duration, Instant};
 
 pub use event::{ConnectRequest, PlayRequest, PublishRequest, ServerEvent};
+pub use transcript::Transcript;
 
 use self::streams::{State, Streams};
 use super::held::Held;
@@ -15,7 +18,7 @@ use super::link::Link;
 use super::{SessionError, status};
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::{self, Value};
-use crate::rtmp::chunk::ChunkReader;
+use crate::rtmp::chunk::{ChunkReader, StreamPosition};
 use crate::rtmp::handshake::ServerHandshake;
 use crate::rtmp::message::{Control, UserControl, csid, kind};
 
@@ -55,6 +58,8 @@ pub struct ServerSession {
     reader: ChunkReader,
     /// What is left of an aggregate.
     held: Option<Box<Held>>,
+    /// What the client has said, as long as somebody may want to say it again.
+    transcript: Option<Box<Transcript>>,
     core: Core,
 }
 
@@ -66,6 +71,7 @@ impl ServerSession {
             handshake: Some(Box::new(ServerHandshake::new(random, 0))),
             reader: ChunkReader::new(),
             held: None,
+            transcript: Some(Box::default()),
             core: Core {
                 link: Link::new(config.in_ack_size, now),
                 config,
@@ -105,12 +111,20 @@ impl ServerSession {
             self.core.link.begin_message(now);
         }
         let before = input.len();
+        let chunk_size = self.reader.chunk_size();
         let message = self.reader.read(input)?;
         self.core.link.count_received(now, before - input.len());
         let Some(message) = message else {
             return Ok(None);
         };
         self.core.link.begin_message(now);
+        let is_connect = matches!(self.core.phase, Phase::Shaken) && message.is_command();
+        if let Some(transcript) = &mut self.transcript
+            && !is_connect
+            && !transcript.add(&message, chunk_size)
+        {
+            self.transcript = None;
+        }
         if message.kind == kind::AGGREGATE && self.core.streams.is_publishing(message.msid) {
             self.held = Some(Box::new(Held::split(&message)));
             return Ok(Some(ServerEvent::Progress));
@@ -160,6 +174,7 @@ impl ServerSession {
     /// From now on another server speaks to this player: what the player says is no longer
     /// answered, but kept for that server ([`Self::take_relayed`]).
     pub fn begin_relay(&mut self, msid: u32) {
+        self.transcript = None;
         if let Some(stream) = self.core.streams.get_mut(msid) {
             stream.state = State::Playing;
         }
@@ -172,11 +187,18 @@ impl ServerSession {
         self.core.relayed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The other server speaks no more, and has left the player reading with this chunk size.
-    pub fn end_relay(&mut self, chunk_size: u32) {
+    /// The other server speaks no more, and has left the player reading with this chunk size, and
+    /// with this knowledge of each chunk stream.
+    pub fn end_relay(&mut self, chunk_size: u32, spoken: Vec<StreamPosition>) {
         self.core.relayed = None;
-        self.core.link.assume_chunk_size(chunk_size);
+        self.core.link.assume(chunk_size, spoken);
         self.core.config.chunk_size = chunk_size;
+    }
+
+    /// What the client's reader knows of each chunk stream that the session used. Media that others
+    /// sent is not considered.
+    pub fn spoken(&self) -> &[StreamPosition] {
+        self.core.link.spoken()
     }
 
     /// Chunk size of what is sent, bytes.
@@ -211,6 +233,7 @@ impl ServerSession {
 
     /// Answers `publish` with onFCPublish (if there was an FCPublish) and Publish.Start.
     pub fn accept_publish(&mut self, msid: u32, now: Instant) {
+        self.transcript = None;
         let core = &mut self.core;
         core.now = now;
         let Some(stream) = core.streams.get_mut(msid) else {
@@ -236,6 +259,7 @@ impl ServerSession {
     ///
     /// Media may follow, after these and on the same msid.
     pub fn accept_play(&mut self, request: &PlayRequest, now: Instant) {
+        self.transcript = None;
         let core = &mut self.core;
         core.now = now;
         let PlayRequest { msid, ref stream, reset } = *request;
@@ -263,6 +287,7 @@ impl ServerSession {
     /// Unless another of its message streams is in use, the connection is to be closed; if the
     /// caller does not, `handle_timeout` ends the session two seconds later.
     pub fn reject(&mut self, msid: u32, code: &str, description: &str) {
+        self.transcript = None;
         if let Some(stream) = self.core.streams.get_mut(msid) {
             stream.state = State::Idle;
         }

@@ -7,18 +7,18 @@ fn over_the_limit_of_all_legs_they_come_back_and_nobody_goes() {
     if let Some(why) = splice.why_not() {
         return println!("skipped: {why}");
     }
-    splice.limit_backlog(1 << 20);
     block_on(async {
         let limits = LegOptions { soft_limit: 0, hard_limit: 0, ..options() };
         let mut hop = Hop::new(&splice, limits).await;
         let bytes = random_bytes(64 << 20);
-        // Until the leg is back the kernel takes all there is.
+        // Without a limit the kernel takes all there is.
         let mut sent = 0;
         while hop.leg.status().backlog < 2 << 20 {
             hop.send(&bytes[sent..sent + (64 << 10)]).await;
             sent += 64 << 10;
         }
-        while splice.backlog().is_some_and(|held| held <= 1 << 20) {
+        splice.limit_backlog(1 << 20);
+        while !splice.kernel().unwrap().reports().is_full() {
             _ = timeout(Duration::from_millis(1), hop.leg.run()).await;
         }
         let (sender, source) = connection().await;
@@ -108,11 +108,8 @@ fn auto_takes_media_to_the_kernel_and_what_piles_up_back() {
         let (mut sender, source) = connection().await;
         let (target, mut receiver) = connection().await;
         // More than 3.2 MB/s piles up, and half of that may come back.
-        let options = LegOptions {
-            soft_limit: 64 << 10,
-            write_timeout: Duration::from_millis(400),
-            ..options()
-        };
+        let options =
+            LegOptions { soft_limit: 64 << 10, write_timeout: Duration::from_secs(4), ..options() };
         let mut leg = Leg::new(&splice, Rc::new(source), Rc::new(target), options);
         leg.arm();
         assert_eq!(leg.status().path, LegPath::User);
@@ -161,7 +158,8 @@ fn a_source_is_in_one_pair_and_may_be_read_after_a_leg_was_dropped_coming_back()
             if is_held {
                 let mut stop = std::pin::pin!(leg.stop());
                 std::future::poll_fn(|context| {
-                    assert!(stop.as_mut().poll(context).is_pending());
+                    // It has begun at least.
+                    _ = stop.as_mut().poll(context);
                     std::task::Poll::Ready(())
                 })
                 .await;

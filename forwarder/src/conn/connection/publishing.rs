@@ -1,0 +1,68 @@
+//! A publisher's connection: who may publish, and how that begins.
+
+use std::time::Instant;
+
+use tracing::info;
+
+use super::role::{Relay, Role, Silence, Waiting};
+use super::{BAD_NAME, Connection};
+use crate::config::Vhost;
+use crate::conn::stream_options;
+use crate::hub::{Publisher, Source};
+use crate::rtmp::session::PublishRequest;
+use crate::rtmp::url::StreamKey;
+
+impl Connection {
+    pub(super) fn on_publish(&mut self, request: &PublishRequest, now: Instant) {
+        if self.close_at.is_some() {
+            return;
+        }
+        let msid = request.msid;
+        match self.may_publish(request) {
+            Ok((key, source, vhost)) if vhost.edge.enabled => {
+                self.ask_publish(key, source, vhost, msid);
+            }
+            Ok((key, source, vhost)) => {
+                let hub = &self.shard.context().hub;
+                match hub.publish(&key, stream_options(&vhost), source, now) {
+                    Ok(publisher) => {
+                        let waiting = Waiting { key, msid, vhost, accepted: false };
+                        self.begin_publish(publisher, &waiting, None, now);
+                    }
+                    Err(busy) => self.refuse(msid, BAD_NAME, &busy.to_string(), now),
+                }
+            }
+            Err((code, description)) => self.refuse(msid, code, &description, now),
+        }
+    }
+
+    pub(super) fn begin_publish(
+        &mut self,
+        publisher: Publisher,
+        waiting: &Waiting,
+        relay: Option<Relay>,
+        now: Instant,
+    ) {
+        let Waiting { ref vhost, msid, accepted, .. } = *waiting;
+        if !accepted {
+            let stream = publisher.stream().key().clone();
+            info!(peer = %self.peer, %stream, "publish");
+            self.session.accept_publish(msid, now);
+            self.did = Some(("publish", stream));
+        }
+        let silence = Silence::of(vhost);
+        self.role = Role::Publishing { publisher, msid, last: now, silence, relay };
+    }
+
+    fn may_publish(
+        &self,
+        request: &PublishRequest,
+    ) -> Result<(StreamKey, Source, Vhost), (&'static str, String)> {
+        if !matches!(self.role, Role::None) {
+            return Err((BAD_NAME, "this connection has a stream already".into()));
+        }
+        let (key, param, vhost) = self.resolve(&request.stream).map_err(|why| (BAD_NAME, why))?;
+        let path = self.path().map_err(|why| ("NetStream.Publish.Denied", why.to_owned()))?;
+        Ok((key, Source { peer: self.peer.to_string(), param, path }, vhost))
+    }
+}
