@@ -390,7 +390,7 @@ impl Default for Edge {
             retry_max: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
             failover_timeout: Duration::from_secs(5),
-            splice: When::Never,
+            splice: When::Auto,
             leg_soft_limit: 1 << 20,
             leg_hard_limit: 64 << 20,
         }
