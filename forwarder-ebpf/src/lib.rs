@@ -57,7 +57,9 @@ pub struct Stat {
     pub dropped: u64,
     /// Segments seen (GRO or loopback segments, up to 64 KiB each).
     pub segments: u64,
-    /// Largest backlog seen: bytes redirected and not acknowledged by the target's peer.
+    /// Backlog with the last segment: bytes redirected and not acknowledged by the target's peer.
+    pub backlog: u64,
+    /// Largest backlog seen.
     pub max_backlog: u64,
     /// [`OVER_SOFT`], [`OVER_HARD`], [`NO_TARGET`].
     pub flags: u32,

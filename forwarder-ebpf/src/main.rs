@@ -125,6 +125,7 @@ fn has_room(control: &Control, stat: &mut Stat, source: u64, len: u64) -> bool {
         broken(stat, source, OVER_HARD, kind::OVER_HARD, backlog);
         return false;
     }
+    stat.backlog = backlog;
     stat.max_backlog = stat.max_backlog.max(backlog);
     if control.soft_limit != 0 {
         if backlog > control.soft_limit {

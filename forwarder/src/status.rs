@@ -17,6 +17,10 @@ pub struct Snapshot {
     pub connections: usize,
     /// How 1:1 legs are carried: `user (reason)` or `kernel`.
     pub splice: String,
+    /// Bytes in the kernel that the targets of all legs have not acknowledged, at most; 0.1 s old.
+    pub kernel_backlog: u64,
+    /// Over which legs come back to user space; 0 if the kernel carries none.
+    pub kernel_backlog_limit: u64,
     /// RTMP listeners, `ip:port`, with the ports really bound.
     pub listen: Vec<String>,
     /// Streams that this server, being an edge, pulls from origins.

@@ -17,6 +17,30 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// One message a packet, as encoders of our age send.
 const CHUNK_SIZE: u32 = 60_000;
 
+/// The first address of the host in `url`.
+pub fn resolve(url: &RtmpUrl) -> Result<SocketAddr> {
+    let found = (url.host.as_str(), url.port).to_socket_addrs();
+    let found = found.with_context(|| format!("cannot resolve {}", url.host))?.next();
+    found.with_context(|| format!("no address for {}", url.host))
+}
+
+/// A session for `url`, with its first bytes queued.
+pub fn session(url: &RtmpUrl, goal: Goal, now: Instant) -> ClientSession {
+    let config = ClientConfig {
+        goal,
+        tc_url: url.tc_url(),
+        app: url.app.clone(),
+        stream: url.stream.clone(),
+        chunk_size: CHUNK_SIZE,
+        digest: false,
+        forwarder: None,
+        deadline: DEADLINE,
+    };
+    let mut random = vec![0; 1528];
+    rand::fill(&mut random[..]);
+    ClientSession::new(config, random.into_boxed_slice(), now)
+}
+
 /// A connection to a server that we publish to or play from.
 pub struct Connection {
     stream: TcpStream,
@@ -27,25 +51,12 @@ pub struct Connection {
 impl Connection {
     /// Connects to `url`; the dialogue goes on with [`Self::poll`].
     pub fn open(url: &RtmpUrl, goal: Goal) -> Result<Self> {
-        let address = (url.host.as_str(), url.port).to_socket_addrs()?.next();
-        let address = address.with_context(|| format!("no address for {}", url.host))?;
+        let address = resolve(url)?;
         let stream = TcpStream::connect_timeout(&address, DEADLINE)
             .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        let config = ClientConfig {
-            goal,
-            tc_url: url.tc_url(),
-            app: url.app.clone(),
-            stream: url.stream.clone(),
-            chunk_size: CHUNK_SIZE,
-            digest: false,
-            forwarder: None,
-            deadline: DEADLINE,
-        };
-        let mut random = vec![0; 1528];
-        rand::fill(&mut random[..]);
-        let session = ClientSession::new(config, random.into_boxed_slice(), Instant::now());
+        let session = session(url, goal, Instant::now());
         let mut connection = Self { stream, session, buffer: vec![0; 64 << 10].into_boxed_slice() };
         connection.flush()?;
         Ok(connection)
@@ -101,19 +112,14 @@ impl Connection {
         self.flush()
     }
 
+    /// Socket and session, for who drives them otherwise.
+    pub fn into_parts(self) -> (TcpStream, ClientSession) {
+        (self.stream, self.session)
+    }
+
     /// Our address, as the server shows it.
     pub fn local_addr(&self) -> Result<SocketAddr> {
         Ok(self.stream.local_addr()?)
-    }
-
-    /// Bytes received, handshake included.
-    pub fn bytes_received(&self) -> u64 {
-        self.session.bytes_received()
-    }
-
-    /// The bare socket, for who reads on without parsing.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
     }
 
     fn poll_until(&mut self, mut done: impl FnMut(&ClientEvent<'_>) -> bool) -> Result<()> {

@@ -7,6 +7,7 @@ mod cluster;
 mod ebpf;
 mod flv_file;
 mod http;
+mod load;
 mod net;
 mod packages;
 mod process;
@@ -45,6 +46,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Measure latency, join time or fan-out, beside nginx-rtmp if wanted.
     Bench(bench::Args),
+    /// Many players and publishers for any RTMP server, and what became of them.
+    Load(load::Args),
     /// Carry random streams and compare every byte.
     Soak(soak::Args),
     /// The relay that `bench splice` measures.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::BenchRelay(args) => bench::splice::relay::run(&args),
         Command::BenchLoad(args) => bench::splice::load::run(&args),

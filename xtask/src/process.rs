@@ -89,6 +89,11 @@ impl Process {
         Ok(kib.trim().parse::<u64>()? << 10)
     }
 
+    /// Asks it to stop, as Ctrl-C would.
+    pub fn interrupt(&self) {
+        self.signal(Signal::SIGINT);
+    }
+
     /// Ends it and its children at once, and waits until it is gone.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::SIGKILL);
@@ -105,7 +110,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // INT: all that we start stops at once on it, where TERM may mean to wait for players.
-        self.signal(Signal::SIGINT);
+        self.interrupt();
         let deadline = Instant::now() + STOP_WITHIN;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));

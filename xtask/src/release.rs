@@ -1,17 +1,18 @@
 //! Ourselves as a release with the kernel program in it: a debug build measures nothing.
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{cluster, ebpf, process, tidy};
 
-/// Whether the command was run by a release of this program, built now; in a release nothing is
-/// done, and the caller goes on.
+/// Goes on as a release of this program, built now, with the same arguments; a release does
+/// nothing here, and the caller goes on.
 ///
-/// Errors: it cannot be built, or it failed.
-pub fn has_run() -> Result<bool> {
+/// Errors: it cannot be built or started.
+pub fn ensure() -> Result<()> {
     if !cfg!(debug_assertions) {
-        return Ok(false);
+        return Ok(());
     }
     ebpf::prepare(ebpf::Missing::Leave)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -19,6 +20,7 @@ pub fn has_run() -> Result<bool> {
     build.args(["build", "--quiet", "--release", "-p", "xtask"]).current_dir(tidy::root());
     process::run(&mut build)?;
     let mut release = Command::new(cluster::target().join("release/xtask"));
-    process::run(release.args(std::env::args_os().skip(1)))?;
-    Ok(true)
+    // In our place, so that signals and the exit status are its own.
+    let failed = release.args(std::env::args_os().skip(1)).exec();
+    Err(failed).context("cannot start the release")
 }

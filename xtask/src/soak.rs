@@ -28,7 +28,7 @@ struct SpliceArgs {
     /// Streams on each path.
     #[arg(long, default_value_t = 200)]
     iterations: u64,
-    /// Longest stream, bytes; each is at least half as long.
+    /// Of each stream, but for those that one end cuts short.
     #[arg(long, default_value_t = 16 << 20)]
     bytes: usize,
     /// Which path.
@@ -54,9 +54,7 @@ enum Path {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    if release::has_run()? {
-        return Ok(());
-    }
+    release::ensure()?;
     process::catch_interrupt()?;
     let What::Splice(args) = &args.what;
     if args.path != Path::User {
@@ -102,6 +100,7 @@ fn soak_path(path: &str, splice: &Arc<Splice>, args: &SpliceArgs) -> Result<()> 
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{}", line(path, &sum, begin.elapsed(), failures.len()));
+    check_forgotten(splice)?;
     match failures.as_slice() {
         [] if sum.iterations == 0 => bail!("{path}: no stream was carried"),
         [] => process::check_interrupt(),
@@ -115,6 +114,9 @@ fn add(sum: &Mutex<Soaked>, soaked: Soaked, path: &str, begin: Instant) {
     sum.iterations += soaked.iterations;
     sum.bytes += soaked.bytes;
     sum.unsplices += soaked.unsplices;
+    sum.cuts += soaked.cuts;
+    sum.redirected += soaked.redirected;
+    sum.overs += soaked.overs;
     if sum.iterations.is_multiple_of(SAY_EVERY) {
         println!("  {}", line(path, &sum, begin.elapsed(), 0));
     }
@@ -122,13 +124,33 @@ fn add(sum: &Mutex<Soaked>, soaked: Soaked, path: &str, begin: Instant) {
 
 fn line(path: &str, sum: &Soaked, took: Duration, wrong: usize) -> String {
     format!(
-        "{path}: {} streams, {} bytes compared, {} returns from the kernel, {wrong} wrong, {:.0} s",
+        "{path}: {} streams ({} cut short), {} bytes compared, {} redirected in the kernel, \
+         {} returns ({} over the soft limit), {wrong} wrong, {:.0} s",
         sum.iterations,
+        sum.cuts,
         sum.bytes,
+        sum.redirected,
         sum.unsplices,
+        sum.overs,
         took.as_secs_f64(),
     )
 }
 
+/// Whether the kernel has forgotten all pairs; it takes a moment.
+fn check_forgotten(splice: &Splice) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        match splice.pairs()? {
+            0 => return Ok(()),
+            n if begin.elapsed() > FORGOTTEN_WITHIN => {
+                bail!("the kernel's maps still have {n} pairs")
+            }
+            _ => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
 /// Streams between two lines of progress.
 const SAY_EVERY: u64 = 50;
+/// How long the last pairs may take to go.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);

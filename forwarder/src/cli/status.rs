@@ -83,15 +83,24 @@ pub(super) async fn ask(address: &str) -> anyhow::Result<Bytes> {
     }
 }
 
+/// What the kernel holds, if it carries legs.
+fn in_kernel(snapshot: &Snapshot) -> String {
+    match snapshot.kernel_backlog_limit {
+        0 => String::new(),
+        limit => format!(" (backlog {} of {})", size(snapshot.kernel_backlog), size(limit)),
+    }
+}
+
 /// The snapshot for people.
 pub(super) fn table(snapshot: &Snapshot) -> String {
     let mut text = format!(
-        "forwarder {}, pid {}, up {}, {} connections, splice {}\nlistening on {}\n",
+        "forwarder {}, pid {}, up {}, {} connections, splice {}{}\nlistening on {}\n",
         snapshot.version,
         snapshot.pid,
         uptime(snapshot.uptime_s),
         snapshot.connections,
         snapshot.splice,
+        in_kernel(snapshot),
         snapshot.listen.join(", "),
     );
     let totals = &snapshot.totals;

@@ -77,7 +77,7 @@ fn status_is_a_table() {
     assert_eq!(
         status::table(&snapshot()),
         "\
-forwarder 0.1.0, pid 4711, up 1h01m, 14 connections, splice user (not built)
+forwarder 0.1.0, pid 4711, up 1h01m, 14 connections, splice kernel (backlog 1.5 MiB of 512.0 MiB)
 listening on 0.0.0.0:1935, [::]:1936
 since start: 20 connections, 1 refused, 2 errors, 1.5 GiB received, 3.0 KiB sent, 5 skips
 
@@ -183,7 +183,9 @@ fn snapshot() -> Snapshot {
         pid: 4711,
         uptime_s: 3_700,
         connections: 14,
-        splice: "user (not built)".into(),
+        splice: "kernel".into(),
+        kernel_backlog: 3 << 19,
+        kernel_backlog_limit: 512 << 20,
         listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
         pulls: vec![pull],
         legs: vec![leg],

@@ -27,6 +27,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         pid: file.pid,
         drain_timeout: file.drain_timeout,
         kernel: file.kernel,
+        kernel_backlog_limit: file.kernel_backlog_limit,
         log: file.log,
         http_api: file.http_api,
         vhosts: file.vhost,
@@ -80,6 +81,8 @@ struct File {
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
     kernel: When,
+    #[serde(deserialize_with = "serial::bytes")]
+    kernel_backlog_limit: usize,
     /// The default of the vhosts'.
     #[serde(deserialize_with = "serial::optional_chunk_size")]
     chunk_size: Option<u32>,
@@ -98,6 +101,7 @@ impl Default for File {
             pid,
             drain_timeout,
             kernel,
+            kernel_backlog_limit,
             log,
             http_api,
             ..
@@ -109,6 +113,7 @@ impl Default for File {
             pid,
             drain_timeout,
             kernel,
+            kernel_backlog_limit,
             chunk_size: None,
             log,
             http_api,

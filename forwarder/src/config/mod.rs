@@ -47,6 +47,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// When the kernel carries legs: players of an edge with a connection of their own.
     pub kernel: When,
+    /// Over so many bytes in the kernel that the players of all legs have not acknowledged, legs
+    /// come back to user space.
+    #[serde(serialize_with = "serial::write_bytes")]
+    pub kernel_backlog_limit: usize,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -144,6 +148,9 @@ pub struct Play {
     /// Send at most this often (a floor on latency that saves CPU); 0: as data comes.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub mw_latency: Duration,
+    /// Small audio messages wait for the next video message, at most so long; 0: they do not.
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
+    pub audio_hold: Duration,
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub keyframe_wait: Duration,
@@ -294,6 +301,7 @@ impl Default for Config {
             pid: None,
             drain_timeout: Duration::from_secs(30),
             kernel: When::Auto,
+            kernel_backlog_limit: 512 << 20,
             log: Log::default(),
             http_api: HttpApi::default(),
             vhosts: vec![Vhost::default()],
@@ -344,6 +352,7 @@ impl Default for Play {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
             mw_latency: Duration::ZERO,
+            audio_hold: Duration::from_millis(40),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
         }
@@ -385,7 +394,7 @@ impl Default for Edge {
             retry_max: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
             failover_timeout: Duration::from_secs(5),
-            splice: When::Never,
+            splice: When::Auto,
             leg_soft_limit: 1 << 20,
             leg_hard_limit: 64 << 20,
         }

@@ -217,7 +217,14 @@ impl<'a> Carrier<'a> {
             };
             let backlog = self.out.len() as u64;
             let (bytes, path) = (self.read, LegPath::User);
-            self.account(&LegStatus { path, bytes, backlog, unsplices: 0 });
+            self.account(&LegStatus {
+                path,
+                bytes,
+                backlog,
+                unsplices: 0,
+                overs: 0,
+                redirected: 0,
+            });
             self.on_event(event, backlog, transcript)?;
             if backlog > 0 && self.out_since.elapsed() >= self.through.vhost.forward.hung_timeout {
                 return Err(Stopped::Hung("it takes nothing".into()));

@@ -58,6 +58,7 @@ fn splice(config: &Config) -> anyhow::Result<Splice> {
         When::Always => Splice::start(Mode::Always),
         When::Never => Splice::start(Mode::Never),
     };
+    splice.limit_backlog(config.kernel_backlog_limit);
     if !nix::unistd::geteuid().is_root() {
         privilege::give_up().context("giving up capabilities")?;
     }

@@ -60,6 +60,7 @@ impl Sampler {
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
         let totals = &self.context.totals;
+        let backlog = self.context.splice.backlog();
         let mut streams: Vec<_> =
             self.context.hub.list().iter().map(|stream| self.stream(stream, now)).collect();
         let legs = self.edges.legs();
@@ -71,6 +72,9 @@ impl Sampler {
             uptime_s: self.context.started.elapsed().as_secs(),
             connections: totals.open.load(Relaxed),
             splice: self.context.splice.describe(),
+            kernel_backlog: backlog.unwrap_or_default(),
+            kernel_backlog_limit: backlog
+                .map_or(0, |_| self.context.config.kernel_backlog_limit as u64),
             legs,
             listen: self.listen.clone(),
             pulls: self.edges.status(),

@@ -1,72 +1,151 @@
-//! Waiting until the kernel's stream parsers have come to rest.
+//! Taking sources out of the kernel's map when its stream parsers have come to rest.
 //!
-//! Taking a source out of its map while a worker is parsing it loses what the worker reads after
-//! that: its programs are gone, and bytes without a verdict are dropped (Linux 6.18, seen once in
-//! some ten thousand removals). Parsers that cannot run at once are queued to one ordered
-//! workqueue (`kstrp`). So a parser of our own that is queued now, and has run, says that all that
-//! were queued before it have run too.
+//! Taking a source out while a worker is parsing it loses what the worker reads after that: its
+//! programs are gone, and bytes without a verdict are dropped (Linux 6.18, seen once in some ten
+//! thousand removals). Parsers that cannot run at once are queued to one ordered workqueue
+//! (`kstrp`). So a parser of our own that is queued now, and has run, says that all that were
+//! queued before it have run too.
+//!
+//! One thread does that, for all legs that have asked when a pass begins: a thousand legs that come
+//! back at once share a few passes, and no shard waits.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::program::{Pair, PairLimits, SpliceProgram};
 use super::socket::{self, TcpCounters};
 
-/// A wait longer than this says that the kernel's workers are stuck.
-const LONGEST: Duration = Duration::from_secs(2);
+/// The thread, while this lives and until it has done what it was asked.
+pub struct Barrier {
+    /// Two for each pair at most.
+    jobs: mpsc::Sender<Job>,
+}
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_micros(30);
+enum Job {
+    /// Take the source out, and say so.
+    Hold(Pair, oneshot::Sender<io::Result<()>>),
+    /// Forget a pair whose leg is gone, and have the source tell of what it has.
+    Release(Pair, Option<OwnedFd>),
+}
+
+// === impl Barrier ===
+
+impl Barrier {
+    /// Sets it up in `program`, and tries it.
+    pub fn start(program: &Arc<SpliceProgram>) -> io::Result<Self> {
+        let mut parser = Parser::new(program)?;
+        parser.pass(program)?;
+        let (jobs, queue) = mpsc::channel();
+        let program = Arc::clone(program);
+        thread::Builder::new().name("splice-barrier".to_owned()).spawn(move || {
+            super::become_helper();
+            serve(&mut parser, &program, &queue);
+        })?;
+        Ok(Self { jobs })
+    }
+
+    /// Takes the source of `pair`, which is quiet, out of the map when nobody can be parsing it.
+    /// That is done whatever becomes of the answer. An error that is not the map's says that bytes
+    /// may have been lost on the way.
+    pub fn hold(&self, pair: Pair) -> oneshot::Receiver<io::Result<()>> {
+        let (done, answer) = oneshot::channel();
+        // Without its thread the answer is that nobody answers.
+        _ = self.jobs.send(Job::Hold(pair, done));
+        answer
+    }
+
+    /// Forgets `pair`, after what [`Self::hold`] was asked before, and then nudges `source`.
+    pub fn release(&self, pair: Pair, source: Option<OwnedFd>) {
+        _ = self.jobs.send(Job::Release(pair, source));
+    }
+}
+
+fn serve(parser: &mut Parser, program: &SpliceProgram, queue: &mpsc::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        // Whoever asks from now on waits for the next pass.
+        let jobs: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
+        let rested = parser.pass(program);
+        if let Err(error) = &rested {
+            tracing::warn!(%error, legs = jobs.len(), "sources are taken out of the kernel's map unwaited");
+        }
+        let mut released = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Hold(pair, done) => {
+                    let removed = program.remove_source(&pair);
+                    let rested = rested.as_ref().map_err(|error| io::Error::from(error.kind()));
+                    // A leg that is gone has left a release.
+                    _ = done.send(removed.and(rested.copied()));
+                }
+                Job::Release(pair, source) => {
+                    // The kernel itself takes out sockets that are closed. If it refuses otherwise
+                    // there is nothing to be done that closing the sockets does not do.
+                    _ = program.remove_source(&pair);
+                    released.push((pair, source));
+                }
+            }
+        }
+        if !released.is_empty() {
+            // A parser that found a window all but closed may have begun since, and must not miss
+            // what says where its bytes go.
+            _ = parser.pass(program);
+        }
+        for (pair, source) in released {
+            _ = program.remove_target(&pair);
+            source.inspect(|source| _ = socket::kick(source.as_fd()));
+        }
+    }
+}
 
 /// A spliced pair of our own, whose parser always runs in the workqueue.
-pub struct Barrier(Mutex<Ends>);
-
-struct Ends {
+struct Parser {
     writer: TcpStream,
     source: TcpStream,
     reader: TcpStream,
     /// Kept open: it is in the map.
     _target: TcpStream,
     pair: Pair,
-    passed: u64,
+    written: u64,
 }
 
-impl Barrier {
-    /// Sets it up in `program`.
-    pub fn new(program: &SpliceProgram) -> io::Result<Self> {
+// === impl Parser ===
+
+impl Parser {
+    fn new(program: &SpliceProgram) -> io::Result<Self> {
         let (writer, source) = connected()?;
         let (reader, target) = connected()?;
         reader.set_nonblocking(true)?;
         let limits = PairLimits::default();
-        let pair = program.insert(source.as_fd(), target.as_fd(), &limits, None)?;
-        let ends = Ends { writer, source, reader, _target: target, pair, passed: 0 };
-        Ok(Self(Mutex::new(ends)))
+        let pair = Pair::of(source.as_fd(), target.as_fd())?;
+        program.insert(&pair, source.as_fd(), target.as_fd(), &limits, None)?;
+        Ok(Self { writer, source, reader, _target: target, pair, written: 0 })
     }
 
     /// Returns when every parser that was queued before has run. TimedOut: one is stuck.
-    pub fn wait(&self, program: &SpliceProgram) -> io::Result<()> {
-        let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = &mut *ends;
+    fn pass(&mut self, program: &SpliceProgram) -> io::Result<()> {
         // A byte that nobody is told of, then a nudge while the socket is locked: it cannot be
         // parsed at once.
-        socket::quiet(ends.source.as_fd())?;
-        let before = TcpCounters::read(ends.source.as_fd())?.received;
-        ends.writer.write_all(&[0])?;
+        socket::quiet(self.source.as_fd())?;
+        let before = TcpCounters::read(self.source.as_fd())?.received;
+        self.writer.write_all(&[0])?;
+        self.written += 1;
         let began = Instant::now();
-        while TcpCounters::read(ends.source.as_fd())?.received == before {
+        while TcpCounters::read(self.source.as_fd())?.received == before {
             rest(began)?;
         }
-        ends.passed += 1;
-        socket::kick(ends.source.as_fd())?;
-        while program.stat(&ends.pair)?.redirected < ends.passed {
+        socket::kick(self.source.as_fd())?;
+        while program.stat(&self.pair)?.redirected < self.written {
             rest(began)?;
         }
         // What has come through is of no interest; it must only not pile up.
         let mut drain = [0; 64];
-        while ends.reader.read(&mut drain).is_ok_and(|n| n > 0) {}
+        while self.reader.read(&mut drain).is_ok_and(|n| n > 0) {}
         Ok(())
     }
 }
@@ -75,7 +154,7 @@ fn rest(began: Instant) -> io::Result<()> {
     if began.elapsed() > LONGEST {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel's parsers do not run"));
     }
-    std::thread::sleep(LOOK);
+    thread::sleep(LOOK);
     Ok(())
 }
 
@@ -86,3 +165,9 @@ fn connected() -> io::Result<(TcpStream, TcpStream)> {
     near.set_nodelay(true)?;
     Ok((near, far))
 }
+
+/// A pass longer than this says that the kernel's workers are stuck.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_micros(30);

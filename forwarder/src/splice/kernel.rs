@@ -1,40 +1,49 @@
 //! The kernel path: pairs of the sockmap program, and who is told when one crosses a limit.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use forwarder_ebpf::{NO_TARGET, OVER_HARD, OVER_SOFT, Stat};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::Notify;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::barrier::Barrier;
-use super::program::{Events, Pair, PairLimits, SpliceProgram};
+use super::program::{Pair, PairLimits, SpliceProgram};
+use super::reports::{Call, Reports};
 use super::socket::{self, TcpCounters};
 use super::{WhyNot, selftest};
-use crate::privilege;
 
-/// The program, tested, and the thread that hands out its reports.
+/// The program, tested, and the threads that hand out its reports and take pairs out of it.
 pub(super) struct KernelSplice {
-    program: SpliceProgram,
+    program: Arc<SpliceProgram>,
     barrier: Barrier,
-    waiting: Arc<Waiting>,
-    /// Closed by our drop, which ends the thread.
-    _stop: io::PipeWriter,
+    reports: Arc<Reports>,
+    /// Tells the thread of reports that there are legs again; closed by our drop, which ends it.
+    news: Mutex<io::PipeWriter>,
 }
 
-/// The legs to wake, by the cookie of their source.
-#[derive(Default)]
-struct Waiting(Mutex<HashMap<u64, Arc<Notify>>>);
-
-/// A pair in the kernel. Dropping it takes both sockets out; what was not drained then is lost.
+/// A pair in the kernel. Dropping it takes both sockets out, a moment later; what was not drained
+/// then is lost, and until then neither socket can be spliced again.
 pub(super) struct Spliced {
     kernel: Arc<KernelSplice>,
     pair: Pair,
-    notify: Arc<Notify>,
+    call: Arc<Call>,
+    /// Open until [`Reports::leave`].
+    source: Rc<TcpStream>,
+    target: Rc<TcpStream>,
+    hold: Hold,
+}
+
+/// Whether the source is in the map.
+enum Hold {
+    No,
+    Asked(oneshot::Receiver<io::Result<()>>),
+    Done,
 }
 
 /// What the kernel has done with the bytes of a pair.
@@ -42,8 +51,6 @@ pub(super) struct Spliced {
 pub(super) struct Progress {
     /// Bytes handed on.
     pub(super) redirected: u64,
-    /// Segments they came in.
-    pub(super) segments: u64,
     /// Bytes that the target's socket has not been given yet; less than none if it was given more
     /// than there were.
     pub(super) queued: i64,
@@ -71,49 +78,68 @@ pub(super) enum State {
 impl KernelSplice {
     /// Loads the program and has it move real bytes before anybody relies on it.
     pub(super) fn start() -> Result<Self, WhyNot> {
-        let program = SpliceProgram::load()?;
+        let began = Instant::now();
+        let program = Arc::new(SpliceProgram::load()?);
+        let loaded = began.elapsed();
         selftest::run(&program).map_err(WhyNot::SelfTestFailed)?;
+        tracing::debug!(?loaded, tested = ?began.elapsed() - loaded, "kernel path");
         let failed = |error: io::Error| WhyNot::NotSupported(format!("its reports: {error}"));
         let events = program.take_events().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let barrier = Barrier::new(&program)
-            .and_then(|barrier| barrier.wait(&program).map(|()| barrier))
+        let barrier = Barrier::start(&program)
             .map_err(|error| WhyNot::NotSupported(format!("its parsers: {error}")))?;
-        let (ended, stop) = io::pipe().map_err(failed)?;
-        let waiting = Arc::<Waiting>::default();
-        let of_thread = Arc::clone(&waiting);
+        let (told, news) = io::pipe().map_err(failed)?;
+        let reports = Arc::<Reports>::default();
+        let of_thread = (Arc::clone(&reports), Arc::clone(&program));
         thread::Builder::new()
             .name("splice-events".to_owned())
             .spawn(move || {
-                // It has its own capabilities and needs none. A kernel that refuses this leaves
-                // them to a thread that only reads.
-                _ = privilege::give_up();
-                of_thread.hand_out(events, &ended);
+                super::become_helper();
+                let (reports, program) = of_thread;
+                reports.hand_out(&program, events, told);
             })
             .map_err(failed)?;
-        Ok(Self { program, barrier, waiting, _stop: stop })
+        Ok(Self { program, barrier, reports, news: Mutex::new(news) })
     }
 
-    /// From now on the kernel moves what comes from `source` to `target`.
+    /// What the legs hold together, and may.
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// Pairs that the maps have something of, but for our own.
+    pub(super) fn pairs(&self) -> io::Result<usize> {
+        Ok(self.program.entries()?.saturating_sub(1).max(self.reports.seats()))
+    }
+
+    /// From now on the kernel moves what comes from `source` to `target`, what is queued already
+    /// after [`socket::kick`].
     ///
     /// An error means that nothing has changed, see [`SpliceProgram::insert`].
     pub(super) fn splice(
         self: &Arc<Self>,
-        source: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
+        source: &Rc<TcpStream>,
+        target: &Rc<TcpStream>,
         limits: &PairLimits,
         walk: Option<&forwarder_ebpf::Walk>,
     ) -> io::Result<Spliced> {
-        let cookie = socket::cookie(source)?;
-        let notify = Arc::<Notify>::default();
+        let pair = Pair::of(source.as_fd(), target.as_fd())?;
         // Before the first byte: a report about an unknown source is not kept.
-        self.waiting.lock().insert(cookie, Arc::clone(&notify));
-        match self.program.insert(source, target, limits, walk) {
-            Ok(pair) => Ok(Spliced { kernel: Arc::clone(self), pair, notify }),
-            Err(error) => {
-                self.waiting.lock().remove(&cookie);
-                Err(error)
-            }
+        let Some((call, is_first)) =
+            self.reports.enter(pair, source.as_raw_fd(), target.as_raw_fd())
+        else {
+            return Err(nix::errno::Errno::EEXIST.into());
+        };
+        if let Err(error) = self.program.insert(&pair, source.as_fd(), target.as_fd(), limits, walk)
+        {
+            self.reports.leave(&pair);
+            return Err(error);
         }
+        if is_first {
+            // A full pipe has told it already.
+            _ = self.news.lock().unwrap_or_else(PoisonError::into_inner).write(&[0]);
+        }
+        let (source, target) = (Rc::clone(source), Rc::clone(target));
+        Ok(Spliced { kernel: Arc::clone(self), pair, call, source, target, hold: Hold::No })
     }
 }
 
@@ -126,31 +152,49 @@ impl fmt::Debug for KernelSplice {
 // === impl Spliced ===
 
 impl Spliced {
-    /// Waits until a limit is crossed. Cancel safe.
+    /// Waits until there is something to look at. Cancel safe.
     pub(super) async fn reported(&self) {
-        self.notify.notified().await;
+        self.call.reported().await;
     }
 
-    /// No further byte leaves the source; what is on its way to the target goes on. An error that
-    /// is not the map's says that bytes may have been lost on the way.
-    pub(super) fn hold(&self, source: BorrowedFd<'_>) -> io::Result<()> {
-        let rested = self.rest(source);
-        self.kernel.program.remove_source(&self.pair)?;
-        rested
+    /// Whether it has to be held, whatever its progress: its source may be quiet already.
+    pub(super) fn is_called_back(&self) -> bool {
+        self.call.is_back()
     }
 
-    /// Waits until nobody is parsing the source, see [`super::barrier`].
-    fn rest(&self, source: BorrowedFd<'_>) -> io::Result<()> {
-        socket::quiet(source)?;
+    /// Has the kernel take no further byte from the source soon: see [`Self::held`]. What is on its
+    /// way to the target goes on.
+    pub(super) fn hold(&mut self) {
+        if matches!(self.hold, Hold::No) {
+            self.quiet();
+            self.hold = Hold::Asked(self.kernel.barrier.hold(self.pair));
+        }
+    }
+
+    /// Waits until no further byte leaves the source. Cancel safe. An error that is not the map's
+    /// says that bytes may have been lost on the way.
+    pub(super) async fn held(&mut self) -> io::Result<()> {
+        self.hold();
+        let Hold::Asked(answer) = &mut self.hold else { return Ok(()) };
+        let answer = answer.await;
+        self.hold = Hold::Done;
+        answer.unwrap_or_else(|_| {
+            self.kernel.program.remove_source(&self.pair)?;
+            Err(io::Error::other("nobody waits for the kernel's parsers"))
+        })
+    }
+
+    fn quiet(&self) {
+        // A socket that refuses this has none to be parsed: it is closed.
+        _ = socket::quiet(self.source.as_fd());
         // Whoever is in the middle of it holds the lock that this takes.
-        TcpCounters::read(source)?;
-        self.kernel.barrier.wait(&self.kernel.program)
+        _ = TcpCounters::read(self.source.as_fd());
     }
 
-    pub(super) fn progress(&self, target: BorrowedFd<'_>) -> io::Result<Progress> {
-        let Stat { redirected, segments, flags, .. } = self.kernel.program.stat(&self.pair)?;
+    pub(super) fn progress(&self) -> io::Result<Progress> {
+        let Stat { redirected, flags, .. } = self.kernel.program.stat(&self.pair)?;
         // In this order: what is redirected in between is not in `expected`, what is written is.
-        let TcpCounters { written, acked, .. } = TcpCounters::read(target)?;
+        let TcpCounters { written, acked, .. } = TcpCounters::read(self.target.as_fd())?;
         let expected = self.pair.base.saturating_add(redirected);
         let state = match flags {
             flags if flags & OVER_HARD != 0 => State::OverHard,
@@ -160,7 +204,6 @@ impl Spliced {
         };
         Ok(Progress {
             redirected,
-            segments,
             queued: expected.wrapping_sub(written).cast_signed(),
             backlog: expected.saturating_sub(acked),
             acked,
@@ -181,49 +224,21 @@ impl Spliced {
 
 impl Drop for Spliced {
     fn drop(&mut self) {
-        // The kernel itself takes out sockets that are closed. If it refuses otherwise there is
-        // nothing to be done that closing the sockets does not do.
-        _ = self.kernel.program.remove_source(&self.pair);
-        _ = self.kernel.program.remove_target(&self.pair);
-        self.kernel.waiting.lock().remove(&self.pair.source);
+        self.kernel.reports.leave(&self.pair);
+        if matches!(self.hold, Hold::Done) {
+            // If the kernel refuses there is nothing to be done that closing the sockets does not.
+            _ = self.kernel.program.remove_target(&self.pair);
+            return;
+        }
+        self.quiet();
+        // Somebody may go on reading the source. Without a descriptor to spare it must be closed.
+        let source = self.source.as_fd().try_clone_to_owned().ok();
+        self.kernel.barrier.release(self.pair, source);
     }
 }
 
 impl fmt::Debug for Spliced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Spliced").field(&self.pair).finish()
-    }
-}
-
-// === impl Waiting ===
-
-impl Waiting {
-    /// Wakes the leg of each report until the other end of `ended` is closed.
-    fn hand_out(&self, mut events: Events, ended: &io::PipeReader) {
-        loop {
-            while let Some(event) = events.poll() {
-                let (kind, backlog) = (event.kind, event.backlog);
-                tracing::debug!(?kind, backlog, "a spliced leg is over a limit");
-                if let Some(notify) = self.lock().get(&event.source) {
-                    notify.notify_one();
-                }
-            }
-            let mut watched = [
-                PollFd::new(events.as_fd(), PollFlags::POLLIN),
-                PollFd::new(ended.as_fd(), PollFlags::POLLIN),
-            ];
-            let polled = poll(&mut watched, PollTimeout::NONE);
-            let [_, ended] = watched;
-            // Legs look by the clock as well, so they do without reports if this fails.
-            let failed = polled.is_err_and(|error| error != nix::errno::Errno::EINTR);
-            if failed || ended.any().unwrap_or(true) {
-                return;
-            }
-        }
-    }
-
-    /// Held for one operation on the map.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Notify>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

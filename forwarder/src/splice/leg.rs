@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -51,6 +52,9 @@ pub struct Leg {
     /// Others may have read the source since the leg moved bytes.
     stopped: bool,
     unsplices: u64,
+    overs: u64,
+    /// Bytes that the kernel carried, of [`Self::bytes`].
+    redirected: u64,
 }
 
 #[derive(Debug)]
@@ -63,7 +67,7 @@ enum Way {
 enum Phase {
     /// Bytes go to the target; for how long they did not, and when to look again.
     Carry(Stall, Instant),
-    /// The source is held, the target is given the rest.
+    /// The source is taken out, then the target is given the rest.
     Drain(Stall),
 }
 
@@ -77,7 +81,7 @@ impl Leg {
     ) -> Self {
         Self {
             walk: if options.walk { Walk::new(options.chunk_size) } else { Walk::lost() },
-            choice: Choice::new(splice.mode()),
+            choice: Choice::new(splice.mode(), options.soft_limit),
             consumed: socket::consumed(source.as_fd()),
             splice: Arc::clone(splice),
             source,
@@ -88,6 +92,8 @@ impl Leg {
             bytes: 0,
             stopped: false,
             unsplices: 0,
+            overs: 0,
+            redirected: 0,
         }
     }
 
@@ -159,12 +165,19 @@ impl Leg {
         let (path, bytes, backlog) = match &self.way {
             Way::User => (LegPath::User, 0, self.relay.pending() as u64),
             Way::Kernel(spliced, _) => {
-                let progress = spliced.progress(self.target.as_fd());
+                let progress = spliced.progress();
                 let (bytes, backlog) = progress.map_or((0, 0), |p| (p.redirected, p.backlog));
                 (LegPath::Kernel, bytes, backlog)
             }
         };
-        LegStatus { path, bytes: self.bytes + bytes, backlog, unsplices: self.unsplices }
+        LegStatus {
+            path,
+            bytes: self.bytes + bytes,
+            backlog,
+            unsplices: self.unsplices,
+            overs: self.overs,
+            redirected: self.redirected + bytes,
+        }
     }
 
     // === in user space ===
@@ -178,7 +191,7 @@ impl Leg {
             match self.relay.step(&self.source, &self.target, see)? {
                 Read::Bytes(n) => {
                     self.bytes += n as u64;
-                    self.choice.saw_read();
+                    self.choice.saw_read(n);
                     tokio::task::consume_budget().await;
                 }
                 Read::End => {
@@ -204,10 +217,10 @@ impl Leg {
 
     /// Goes to the kernel if that is wanted and possible. Nothing may be pending.
     fn try_kernel(&mut self) -> bool {
-        if !self.choice.wants_kernel(self.relay.average()) {
+        if !self.choice.wants_kernel(Instant::now()) {
             return false;
         }
-        let Some(kernel) = self.splice.kernel() else {
+        let Some(kernel) = self.splice.kernel().filter(|kernel| !kernel.reports().is_full()) else {
             return false;
         };
         let walk = match self.knows_chunks().then(|| self.walk.to_kernel()) {
@@ -219,18 +232,28 @@ impl Leg {
             soft: self.options.soft_limit as u64,
             hard: self.options.hard_limit as u64,
         };
-        let (source, target) = (self.source.as_fd(), self.target.as_fd());
-        match kernel.splice(source, target, &limits, walk.as_ref()) {
+        match kernel.splice(&self.source, &self.target, &limits, walk.as_ref()) {
             Ok(spliced) => {
-                self.choice.went();
+                self.choice.moved();
                 let phase = Phase::Carry(Stall::default(), Instant::now() + self.look_every());
                 self.way = Way::Kernel(spliced, phase);
+                if let Err(error) = socket::kick(self.source.as_fd()) {
+                    // What is queued would wait for more.
+                    tracing::debug!(%error, "spliced, but not kicked");
+                    self.hold();
+                }
                 true
             }
             Err(error) => {
-                // MPTCP, TLS, or the far end has closed already.
                 tracing::debug!(%error, "carried in user space");
-                self.choice.was_refused();
+                match error.raw_os_error() {
+                    // Another leg's pair that is being taken out, or too many pairs.
+                    Some(libc::EEXIST | libc::EBUSY | libc::E2BIG) => {
+                        self.choice.was_busy(Instant::now())
+                    }
+                    // MPTCP, TLS, or the far end has closed already.
+                    _ => self.choice.was_refused(),
+                }
                 false
             }
         }
@@ -256,13 +279,21 @@ impl Leg {
             () = sleep_until(*next_look) => {}
         }
         *next_look = Instant::now() + every;
-        let progress = spliced.progress(self.target.as_fd()).map_err(broken)?;
+        let is_called_back = spliced.is_called_back();
+        let progress = spliced.progress().map_err(broken)?;
         match progress.state {
             State::OverHard => return Err(Ended::OverLimit),
             State::NoTarget => return Err(Ended::Target(None)),
             State::OverSoft => {
                 // Unread bytes then stay in the source's queue, and TCP holds its peer.
-                self.choice.was_slow();
+                self.choice.was_slow(Instant::now());
+                self.overs += 1;
+                self.hold();
+                return Ok(());
+            }
+            State::Fine if is_called_back => {
+                // For all legs together the kernel holds too much, or it is not used any more.
+                self.choice.was_busy(Instant::now());
                 self.hold();
                 return Ok(());
             }
@@ -273,9 +304,7 @@ impl Leg {
         } else if stall.see(progress.acked).elapsed() >= self.options.write_timeout {
             return Err(Ended::Stuck);
         }
-        let small = self.choice.wants_user(progress.segments, progress.redirected);
-        if small || self.splice.kernel().is_none() {
-            self.choice.came_back();
+        if self.choice.wants_user(Instant::now(), progress.redirected) {
             self.hold();
         }
         Ok(())
@@ -288,9 +317,7 @@ impl Leg {
     /// Begins to come back to user space, if not there: from now on the source keeps what comes.
     fn hold(&mut self) {
         if let Way::Kernel(spliced, phase @ Phase::Carry(..)) = &mut self.way {
-            if let Err(error) = spliced.hold(self.source.as_fd()) {
-                tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
-            }
+            spliced.hold();
             *phase = Phase::Drain(Stall::default());
         }
     }
@@ -298,12 +325,17 @@ impl Leg {
     /// Until the target's socket has been given all that has left the source. Then the leg is in
     /// user space.
     async fn drain(&mut self) -> Result<(), Ended> {
+        if let Way::Kernel(spliced, Phase::Drain(_)) = &mut self.way
+            && let Err(error) = spliced.held().await
+        {
+            tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let Way::Kernel(spliced, Phase::Drain(stall)) = &mut self.way else {
                 return Ok(());
             };
-            let progress = spliced.progress(self.target.as_fd()).map_err(broken)?;
+            let progress = spliced.progress().map_err(broken)?;
             match progress {
                 Progress { state: State::OverHard, .. } => return Err(Ended::OverLimit),
                 Progress { state: State::NoTarget, .. } => return Err(Ended::Target(None)),
@@ -335,15 +367,17 @@ impl Leg {
         self.check_consumed()
     }
 
-    /// Takes the pair out of the kernel, whatever is queued there, and keeps its figures.
+    /// Gives the pair up, whatever is queued in the kernel, and keeps its figures: those of a leg
+    /// that is drained, or as they stand of one that has failed.
     fn leave(&mut self) {
-        // First of all, so that what is counted is all.
-        self.hold();
         let Way::Kernel(spliced, _) = std::mem::replace(&mut self.way, Way::User) else {
             return;
         };
-        self.bytes += spliced.redirected();
+        let redirected = spliced.redirected();
+        self.bytes += redirected;
+        self.redirected += redirected;
         self.unsplices += 1;
+        self.choice.moved();
         if self.knows_chunks() {
             self.walk = match spliced.walk() {
                 Ok(walk) => Walk::from_kernel(&walk),
@@ -420,7 +454,7 @@ fn broken(error: io::Error) -> Ended {
 }
 
 /// How often a leg in the kernel looks at itself, at least and at most. Limits are reported at
-/// once; this notices a target that takes nothing, and what comes being small.
+/// once; this notices a target that takes nothing, and more coming than can be held up.
 const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// How often a leg looks whether it is drained, at first and at most.

@@ -8,8 +8,10 @@
 //!
 //! ```text
 //!  Leg ── relay    read, write; splice(2) for large reads
-//!   │ └── kernel   the pair in the kernel, who is told of limits
-//!   │       └── program, btf, socket   the sockmap program, its maps, TCP's counters
+//!   │ └── kernel   the pair in the kernel
+//!   │       ├── reports   who is told of limits, and the limit of all legs together
+//!   │       ├── barrier   taking a source out when nobody can be parsing it
+//!   │       └── program, btf, batch, socket   the sockmap program, its maps, TCP's counters
 //!   ├── choice     which of the two
 //!   └── walk       where in RTMP's chunks the bytes stand
 //! ```
@@ -17,12 +19,14 @@
 //! This folder is the only one that knows how the kernel is spoken to.
 
 mod barrier;
+mod batch;
 mod btf;
 mod choice;
 mod kernel;
 mod leg;
 mod program;
 mod relay;
+mod reports;
 mod selftest;
 #[doc(hidden)]
 pub mod soak;
@@ -34,14 +38,16 @@ mod walk;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix::libc;
 use thiserror::Error;
 
 pub use leg::{Leg, closed};
 pub use walk::Walk;
 
+use crate::privilege;
 use kernel::KernelSplice;
 
 /// How 1:1 legs of this process are carried: decided once at start, latched off at run time if the
@@ -50,13 +56,12 @@ use kernel::KernelSplice;
 pub struct Splice {
     mode: Mode,
     path: Path,
-    revoked: OnceLock<WhyNot>,
 }
 
 /// When the kernel carries legs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Where it pays: legs that carry large bursts.
+    /// Where it pays: legs that carry no more than can be held up in time.
     #[default]
     Auto,
     /// Wherever it can.
@@ -122,6 +127,10 @@ pub struct LegStatus {
     pub backlog: u64,
     /// How often it has come back from the kernel.
     pub unsplices: u64,
+    /// How often because the target was slow.
+    pub overs: u64,
+    /// Bytes that the kernel carried, of [`Self::bytes`].
+    pub redirected: u64,
 }
 
 impl Splice {
@@ -135,12 +144,12 @@ impl Splice {
                 Err(why) => Path::User(why),
             },
         };
-        Self { mode, path, revoked: OnceLock::new() }
+        Self { mode, path }
     }
 
     /// One that uses user space only.
     pub fn user(why: WhyNot) -> Self {
-        Self { mode: Mode::Never, path: Path::User(why), revoked: OnceLock::new() }
+        Self { mode: Mode::Never, path: Path::User(why) }
     }
 
     /// `kernel`, or `user` and the reason.
@@ -154,8 +163,39 @@ impl Splice {
     /// Why the kernel carries nothing, if so.
     pub fn why_not(&self) -> Option<&WhyNot> {
         match &self.path {
-            Path::Kernel(_) => self.revoked.get(),
+            Path::Kernel(kernel) => kernel.reports().revoked(),
             Path::User(why) => Some(why),
+        }
+    }
+
+    /// Has legs come back from the kernel while it holds more than `bytes` for all of them, those
+    /// that it holds most for first; 0 is no limit.
+    ///
+    /// It is looked at every 0.1 s, so what comes in the meantime and until the legs are back is on
+    /// top.
+    pub fn limit_backlog(&self, bytes: usize) {
+        if let Path::Kernel(kernel) = &self.path {
+            kernel.reports().set_limit(bytes as u64);
+        }
+    }
+
+    /// Bytes that the kernel held for all legs at the last look, at most: redirected and not
+    /// acknowledged. `None` if it carries none.
+    pub fn backlog(&self) -> Option<u64> {
+        match &self.path {
+            Path::Kernel(kernel) => Some(kernel.reports().held()),
+            Path::User(_) => None,
+        }
+    }
+
+    /// Pairs that the kernel's maps have something of; 0 where there are none.
+    ///
+    /// Errors: the maps cannot be read.
+    #[doc(hidden)]
+    pub fn pairs(&self) -> io::Result<usize> {
+        match &self.path {
+            Path::Kernel(kernel) => kernel.pairs(),
+            Path::User(_) => Ok(0),
         }
     }
 
@@ -166,21 +206,33 @@ impl Splice {
     /// The kernel path, if it may be used.
     fn kernel(&self) -> Option<&Arc<KernelSplice>> {
         match &self.path {
-            Path::Kernel(kernel) if self.revoked.get().is_none() => Some(kernel),
+            Path::Kernel(kernel) if kernel.reports().revoked().is_none() => Some(kernel),
             _ => None,
         }
     }
 
-    /// Ends the use of the kernel for good: legs come back to user space at their next look.
+    /// Ends the use of the kernel for good: all legs are called back to user space.
     fn revoke(&self, seen: String) {
-        if self.revoked.set(WhyNot::Revoked(seen.clone())).is_ok() {
-            tracing::error!(
-                seen,
-                "the kernel miscounts: all legs go through user space from now on"
-            );
+        if let Path::Kernel(kernel) = &self.path {
+            kernel.reports().revoke(seen);
         }
     }
 }
+
+/// Makes this a thread of our own that others wait for: woken before those who move bytes, where
+/// that is permitted (CAP_SYS_NICE), and without capabilities, as it has its own and needs none.
+fn become_helper() {
+    // SAFETY: numbers only; 0 is the calling thread.
+    let nice = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, MOST_URGENT) };
+    if nice != 0 {
+        tracing::debug!("a thread of the kernel path is as urgent as all others");
+    }
+    // A kernel that refuses this leaves them to a thread that hears nothing from outside.
+    _ = privilege::give_up();
+}
+
+/// The least `nice` there is.
+const MOST_URGENT: libc::c_int = -20;
 
 /// Why legs are carried in user space.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -23,7 +23,7 @@
 //! - *Never* splice TLS, MPTCP, a source with a small `SO_RCVBUF` or with `SO_RCVTIMEO`.
 use std::error::Error;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, RingBuf, SockHash};
@@ -32,18 +32,21 @@ use aya::{Ebpf, EbpfLoader};
 use forwarder_ebpf::{Control, Stat, WALK, Walk, kind};
 
 use super::WhyNot;
+use super::batch;
 use super::btf::Offsets;
 use super::socket::{self, TcpCounters};
 
 /// The program in the kernel. Dropping it ends all pairs: sources must be unspliced before.
 pub struct SpliceProgram {
     maps: Mutex<Maps>,
+    /// Of [`Maps::stats`].
+    stats_fd: OwnedFd,
     events: Mutex<Option<Events>>,
     /// Keeps the programs attached.
     _ebpf: Ebpf,
 }
 
-/// Two spliced sockets, as [`SpliceProgram::insert`] gives them.
+/// Two sockets to splice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Cookie of the socket whose incoming bytes are redirected.
@@ -99,6 +102,19 @@ struct Maps {
     walks: HashMap<MapData, u64, Walk>,
 }
 
+// === impl Pair ===
+
+impl Pair {
+    /// Of two sockets, as the target stands now.
+    pub fn of(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self {
+            source: socket::cookie(source)?,
+            target: socket::cookie(target)?,
+            base: TcpCounters::read(target)?.written,
+        })
+    }
+}
+
 // === impl SpliceProgram ===
 
 impl SpliceProgram {
@@ -122,10 +138,13 @@ impl SpliceProgram {
         #[cfg(feature = "bpf-log")]
         show_log(&mut ebpf);
         let sources = SockHash::try_from(take(&mut ebpf, "SRC")?)?;
+        let stats = take(&mut ebpf, "STAT")?;
+        let aya::maps::Map::HashMap(data) = &stats else { return Err("STAT is no hash".into()) };
+        let stats_fd = data.fd().as_fd().try_clone_to_owned()?;
         let maps = Maps {
             targets: SockHash::try_from(take(&mut ebpf, "DST")?)?,
             controls: HashMap::try_from(take(&mut ebpf, "CTL")?)?,
-            stats: HashMap::try_from(take(&mut ebpf, "STAT")?)?,
+            stats: HashMap::try_from(stats)?,
             walks: HashMap::try_from(take(&mut ebpf, "CHUNKS")?)?,
             sources,
         };
@@ -137,29 +156,25 @@ impl SpliceProgram {
             program.load()?;
             program.attach(maps.sources.fd())?;
         }
-        Ok(Self { maps: Mutex::new(maps), events: Mutex::new(Some(events)), _ebpf: ebpf })
+        Ok(Self { maps: Mutex::new(maps), stats_fd, events: Mutex::new(Some(events)), _ebpf: ebpf })
     }
 
     /// Splices `source` to `target`: from now on the kernel carries every byte, first those that
-    /// are already in the source's queue.
+    /// are already in the source's queue. It looks for those when it is [kicked](socket::kick).
     ///
     /// Nothing is changed if it fails. EOPNOTSUPP: a socket is not established or not TCP (MPTCP,
     /// closed by its peer). EBUSY, EEXIST: one of them is in a pair already. EINVAL: TLS in the
     /// kernel. E2BIG: [`MAX_PAIRS`](forwarder_ebpf::MAX_PAIRS).
     ///
-    /// With a `walk` the RTMP chunks are followed from the state it gives, see [`Self::walk`].
+    /// `pair` is [`Pair::of`] the two, and nothing was written to the target since. With a `walk` the RTMP chunks are followed from the state it gives, see [`Self::walk`].
     pub fn insert(
         &self,
+        pair: &Pair,
         source: BorrowedFd<'_>,
         target: BorrowedFd<'_>,
         limits: &PairLimits,
         walk: Option<&Walk>,
-    ) -> io::Result<Pair> {
-        let pair = Pair {
-            source: socket::cookie(source)?,
-            target: socket::cookie(target)?,
-            base: TcpCounters::read(target)?.written,
-        };
+    ) -> io::Result<()> {
         let control = Control {
             target: pair.target,
             base: pair.base,
@@ -168,12 +183,7 @@ impl SpliceProgram {
             flags: if walk.is_some() { WALK } else { 0 },
             padding: 0,
         };
-        self.maps().insert(&pair, source, target, control, walk)?;
-        if let Err(error) = socket::kick(source) {
-            // It cannot be said that nothing has moved.
-            return Err(io::Error::other(format!("spliced, but not kicked: {error}")));
-        }
-        Ok(pair)
+        self.maps().insert(pair, source, target, control, walk)
     }
 
     /// Ends the redirection: when this returns no further byte leaves the source, and what comes
@@ -205,6 +215,25 @@ impl SpliceProgram {
     /// What the program has counted of the pair.
     pub fn stat(&self, pair: &Pair) -> io::Result<Stat> {
         self.maps().stats.get(&pair.source, 0).map_err(io_error)
+    }
+
+    /// Of all pairs, by the cookie of their source. Pairs that come or go meanwhile may be missing.
+    pub fn stats(&self) -> io::Result<Vec<(u64, Stat)>> {
+        batch::read_all(self.stats_fd.as_fd())
+    }
+
+    /// Entries of the map that has most.
+    pub fn entries(&self) -> io::Result<usize> {
+        let maps = self.maps();
+        let counts = [
+            maps.sources.keys().map(|key| key.map(drop)).collect::<Result<Vec<_>, _>>(),
+            maps.targets.keys().map(|key| key.map(drop)).collect(),
+            maps.controls.keys().map(|key| key.map(drop)).collect(),
+            maps.stats.keys().map(|key| key.map(drop)).collect(),
+            maps.walks.keys().map(|key| key.map(drop)).collect(),
+        ];
+        let counts = counts.into_iter().map(|keys| keys.map(|keys| keys.len()).map_err(io_error));
+        counts.collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().max().unwrap_or_default())
     }
 
     /// Where in RTMP's chunks the pair stands after the last redirected byte. Meaningful after

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::program::{Pair, PairLimits, SpliceProgram};
+use super::socket;
 
 /// Says what went wrong.
 pub(super) fn run(program: &SpliceProgram) -> Result<(), String> {
@@ -126,7 +127,10 @@ impl Hop {
 
     fn splice(&self, program: &SpliceProgram) -> io::Result<Pair> {
         let none = PairLimits::default();
-        program.insert(self.source.as_fd(), self.target.as_fd(), &none, None)
+        let (source, target) = (self.source.as_fd(), self.target.as_fd());
+        let pair = Pair::of(source, target)?;
+        program.insert(&pair, source, target, &none, None)?;
+        socket::kick(source).map(|()| pair)
     }
 
     fn unsplice(&self, program: &SpliceProgram, pair: &Pair) -> io::Result<()> {
@@ -195,7 +199,7 @@ const SMALL_BUFFER: usize = 32 << 10;
 /// Bytes of the stream that is spliced and unspliced.
 const STREAM: usize = 512 << 10;
 /// How long anything may take.
-const WITHIN: Duration = Duration::from_secs(2);
+const WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

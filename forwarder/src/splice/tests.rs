@@ -14,6 +14,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::program::{EventKind, Pair, PairLimits, SpliceProgram};
+use super::reports::Reports;
+use super::{WhyNot, socket};
 
 /// How long anything may take.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -70,8 +72,11 @@ impl Hop {
     }
 
     fn splice(&self, program: &SpliceProgram, limits: &PairLimits) -> Pair {
-        let (source, target) = (self.source.as_fd(), self.target.as_fd());
-        program.insert(source, target, limits, None).unwrap()
+        self.try_splice(program, limits).unwrap()
+    }
+
+    fn try_splice(&self, program: &SpliceProgram, limits: &PairLimits) -> io::Result<Pair> {
+        splice(program, [&self.source, &self.target], limits)
     }
 
     /// Back to user space; gives the bytes that the kernel carried.
@@ -83,6 +88,17 @@ impl Hop {
         assert_eq!((stat.flags, stat.dropped), (0, 0));
         stat.redirected
     }
+}
+
+fn splice(
+    program: &SpliceProgram,
+    [source, target]: [&TcpStream; 2],
+    limits: &PairLimits,
+) -> io::Result<Pair> {
+    let (source, target) = (source.as_fd(), target.as_fd());
+    let pair = Pair::of(source, target)?;
+    program.insert(&pair, source, target, limits, None)?;
+    socket::kick(source).map(|()| pair)
 }
 
 fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -147,8 +163,7 @@ fn bytes_are_whole_through_many_changes_between_kernel_and_user_space() {
     let sender = send(hop.sender.try_clone().unwrap(), bytes.clone(), received);
     let (mut by_kernel, mut cycles) = (0, 0);
     while !hop.relay() {
-        let (source, target) = (hop.source.as_fd(), hop.target.as_fd());
-        let pair = match program.insert(source, target, &PairLimits::default(), None) {
+        let pair = match hop.try_splice(&program, &PairLimits::default()) {
             Ok(pair) => pair,
             // The sender has ended since the last look.
             Err(error) => {
@@ -238,13 +253,36 @@ fn a_target_that_goes_is_reported() {
 }
 
 #[test]
+fn bytes_of_a_source_that_is_in_no_pair_are_reported_and_end_the_use_of_the_kernel() {
+    let Some(program) = program() else { return };
+    let mut events = program.take_events().unwrap();
+    let mut hop = Hop::new();
+    let pair = hop.splice(&program, &PairLimits::default());
+    // In the wrong order.
+    program.remove_target(&pair).unwrap();
+    hop.sender.write_all(b"lost").unwrap();
+    let mut event = None;
+    wait("reported", || {
+        event = events.poll();
+        event.is_some()
+    });
+    let event = event.unwrap();
+    assert_eq!((event.source, event.kind), (pair.source, EventKind::Unknown));
+    let reports = Reports::default();
+    assert_eq!(reports.revoked(), None);
+    reports.take(&event);
+    assert!(matches!(reports.revoked(), Some(WhyNot::Revoked(_))));
+    program.remove_source(&pair).unwrap();
+}
+
+#[test]
 fn a_socket_is_in_one_pair_and_a_refusal_changes_nothing() {
     let Some(program) = program() else { return };
     let (mut hop, other) = (Hop::new(), Hop::new());
     let limits = PairLimits::default();
     let pair = hop.splice(&program, &limits);
     for (source, target) in [(&hop.source, &other.target), (&other.source, &hop.target)] {
-        let error = program.insert(source.as_fd(), target.as_fd(), &limits, None).unwrap_err();
+        let error = splice(&program, [source, target], &limits).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(nix::libc::EEXIST), "{error}");
     }
     hop.sender.write_all(b"still there").unwrap();
@@ -257,7 +295,7 @@ fn a_socket_is_in_one_pair_and_a_refusal_changes_nothing() {
     let closed = hop.receiver;
     drop(closed);
     wait("closed by its peer", || {
-        let spliced = program.insert(other.source.as_fd(), hop.target.as_fd(), &limits, None);
+        let spliced = splice(&program, [&other.source, &hop.target], &limits);
         if let Ok(pair) = &spliced {
             other.unsplice(&program, pair);
         }

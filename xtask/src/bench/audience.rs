@@ -11,8 +11,8 @@ use forwarder::rtmp::message::MediaKind;
 use forwarder::rtmp::session::ClientEvent;
 use forwarder::rtmp::url::RtmpUrl;
 
-use super::source::Stamp;
 use crate::client::Connection;
+use crate::load::stream::Stamp;
 use crate::process;
 
 /// Threads that players are dealt to.
@@ -71,8 +71,9 @@ impl Viewer {
                 self.longest = self.longest.max(now - self.last);
                 self.last = now;
                 if let Some(stamp) = Stamp::parse(message.payload) {
-                    self.number(stamp.number, Stamp::is_whole(message.payload));
-                    self.age = stamp.age();
+                    self.number(stamp.number, stamp.is_whole);
+                    // It is published in this process.
+                    self.age = stamp.age().unwrap_or_default();
                 }
             }
             ClientEvent::Finished => self.closed = Some("told that the stream is over".into()),

@@ -17,9 +17,10 @@ use toml::Table;
 
 use super::Cores;
 use super::audience::{Audience, Viewer};
-use super::report::{Quantiles, Samples};
-use super::source::{Publisher, Shape};
+use super::report::Samples;
+use super::source::{self, Publisher};
 use crate::cluster::{self, Ports, Server};
+use crate::load::histogram::Quantiles;
 use crate::{http, net, process, release};
 
 /// Frames a second.
@@ -90,9 +91,7 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: &Args, rounds: u32, json: Option<&Path>) -> Result<()> {
-    if release::has_run()? {
-        return Ok(());
-    }
+    release::ensure()?;
     cluster::build()?;
     process::catch_interrupt()?;
     process::raise_open_files()?;
@@ -169,7 +168,7 @@ impl Row {
 /// One turn: a master, two slaves and the edge, all new.
 fn measure(args: &Args, way: Way, round: u32, cores: Cores) -> Result<Row> {
     let mut servers = Servers::start(way, cores)?;
-    let shape = Shape { fps: FPS, gop: args.gop, bitrate: args.bitrate };
+    let shape = source::shape(FPS, args.gop, args.bitrate);
     let mut publisher = Publisher::start(&url(&servers.master)?, shape)?;
     wait_until("the slaves have the stream", || {
         let live = |slave: &Server| {

@@ -7,10 +7,12 @@ use forwarder::rtmp::session::{ClientEvent, Goal};
 use serde::Serialize;
 
 use super::Cores;
-use super::report::{Quantiles, Row, Samples};
+use super::report::{Row, Samples};
 use super::servers::{Kind, Setup};
-use super::source::{Publisher, Shape, Stamp};
+use super::source::{self, Publisher};
 use crate::client::Connection;
+use crate::load::histogram::Quantiles;
+use crate::load::stream::Stamp;
 use crate::process;
 
 /// Messages let go before sampling: connecting is not what is measured.
@@ -63,7 +65,7 @@ impl Row for Latency {
 /// Runs one turn.
 pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Latency> {
     let mut setup = Setup::pair(kind, cores)?;
-    let shape = Shape { fps: args.fps, gop: args.fps, bitrate: args.bitrate };
+    let shape = source::shape(args.fps, args.fps, args.bitrate);
     let mut publisher = Publisher::start(&setup.publish, shape)?;
     let mut player = Connection::open(&setup.play, Goal::Play)?;
     let mut samples = Samples::default();
@@ -90,7 +92,8 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Latency> {
             // What a slave kept for late joiners is old: count from what is sent from now on.
             let first = *first.get_or_insert(stamp.number + WARM_UP);
             if stamp.number >= first {
-                samples.push(stamp.age());
+                // It is published in this process.
+                samples.push(stamp.age().unwrap_or_default());
                 seen += 1;
                 last = stamp.number - first;
             }

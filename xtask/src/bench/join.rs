@@ -10,10 +10,11 @@ use forwarder::rtmp::url::RtmpUrl;
 use serde::Serialize;
 
 use super::Cores;
-use super::report::{Quantiles, Row, Samples};
+use super::report::{Row, Samples};
 use super::servers::{Kind, Setup};
-use super::source::{Publisher, Shape};
+use super::source::{self, Publisher};
 use crate::client::Connection;
+use crate::load::histogram::Quantiles;
 use crate::process;
 
 /// How long one join may take.
@@ -57,7 +58,7 @@ impl Row for Joins {
 /// places of a GOP, also where joiners wait for its end.
 pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<Joins> {
     let mut setup = Setup::single(kind, cores)?;
-    let shape = Shape { fps: 25, gop: 50, bitrate: args.bitrate };
+    let shape = source::shape(25, 50, args.bitrate);
     let mut publisher = Publisher::start(&setup.publish, shape)?;
     // The first player makes sure that there is a keyframe to be had.
     join(&setup.play)?;

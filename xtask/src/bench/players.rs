@@ -4,40 +4,30 @@
 //! every 20 ms, because a load process that wakes on every send makes the server pay. A few probes
 //! parse everything: they time messages and find gaps, and tell how many bytes on the wire a byte
 //! of payload is, which differs by server.
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use forwarder::rtmp::url::RtmpUrl;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 use serde::Serialize;
 
 use super::Cores;
-use super::report::{Quantiles, Row};
+use super::report::Row;
 use super::servers::{Kind, Setup};
-use super::source::{Publisher, Shape};
-use crate::client::Connection;
-use crate::process;
-use probe::{Probe, Seen};
-
-mod probe;
+use super::source;
+use crate::load::crowd::{Crowd, State};
+use crate::load::fleet::Member;
+use crate::load::float;
+use crate::load::guest::{Role, Target};
+use crate::load::histogram::Quantiles;
+use crate::{client, process};
 
 /// Players that parse.
 const PROBES: usize = 3;
-/// Threads that connect players.
-const JOINERS: usize = 16;
-/// Time between two looks at the sockets.
-const TICK: Duration = Duration::from_millis(20);
+/// Who comes in a second.
+const RAMP: f64 = 1000.0;
 /// From the last join to the window.
 const SETTLE: Duration = Duration::from_secs(2);
-/// From the end of the window to the last look at what was delivered.
-const DRAIN: Duration = Duration::from_millis(300);
-/// Without data for so long a player has stalled.
-const STALL: Duration = Duration::from_secs(1);
 /// All players must have joined by then.
 const JOIN_WITHIN: Duration = Duration::from_secs(120);
 /// Below this share of what was published a row is void.
@@ -150,57 +140,49 @@ pub fn check_limit(args: &Args, open_files: u64) -> Result<()> {
 /// Runs one turn.
 pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
     let mut setup = Setup::single(kind, cores)?;
-    let shape = Shape { fps: 25, gop: 50, bitrate: args.bitrate };
-    let mut publisher = Publisher::start(&setup.publish, shape)?;
-    let probes = (0..PROBES).map(|_| Probe::start(&setup.play)).collect::<Result<Vec<_>>>()?;
+    let of = |url: &RtmpUrl| -> Result<Arc<Target>> {
+        Ok(Arc::new(Target { url: url.clone(), address: client::resolve(url)?, stream: 0 }))
+    };
+    let (publish, play) = (of(&setup.publish)?, of(&setup.play)?);
+    let mut crowd = Crowd::new(source::shape(25, 50, args.bitrate), 1)?;
+    call(&mut crowd, &mut setup, Role::Publisher, vec![publish])?;
+    call(&mut crowd, &mut setup, Role::Probe, vec![Arc::clone(&play); PROBES])?;
     let rss_before = setup.rss()?;
-    let mut fleet = Fleet::new(connect_all(&setup.play, args.players));
-    let deadline = Instant::now() + JOIN_WITHIN;
-    fleet.hold(|fleet| {
-        setup.check()?;
-        publisher.check()?;
-        if Instant::now() > deadline {
-            bail!("{} of {} players joined in {JOIN_WITHIN:?}", fleet.players.len(), args.players);
-        }
-        Ok(fleet.players.len() < args.players)
-    })?;
+    call(&mut crowd, &mut setup, Role::Player, vec![play; args.players])?;
     let settled = Instant::now() + SETTLE;
-    fleet.hold(|_| Ok(Instant::now() < settled))?;
+    crowd.hold(|_| Ok(Instant::now() < settled))?;
 
-    fleet.restart();
-    probes.iter().for_each(Probe::restart);
+    crowd.restart();
     let start = Instant::now();
-    let published = publisher.sent_bytes();
+    let published = crowd.published(0).unwrap_or_default();
     let (cpu, load) = (setup.cpu()?, load_cpu()?);
     let end = start + Duration::from_secs(args.seconds);
-    fleet.hold(|_| {
+    crowd.hold(|crowd| {
         setup.check()?;
-        publisher.check()?;
+        check_publisher(crowd)?;
         Ok(Instant::now() < end)
     })?;
     let elapsed = start.elapsed().as_secs_f64();
     let cpu_percent = (setup.cpu()? - cpu).as_secs_f64() / elapsed * 100.0;
     let load_cpu_percent = (load_cpu()? - load).as_secs_f64() / elapsed * 100.0;
     let rss_bytes = setup.rss()?;
-    let stalled = fleet.players.iter().filter(|player| player.stalled).count();
-    let closed = fleet.players.iter().filter(|player| player.closed).count();
+    let stalled = crowd.fleet.members().iter().filter(|player| player.stalls > 0).count();
+    let closed = crowd.fleet.members().iter().filter(|player| !player.is_open()).count();
 
-    let mut seen = Seen::default();
-    for probe in probes {
-        seen.add(probe.finish()?);
-    }
     // What is under way when the window ends is not lost: it comes while nothing new is sent.
-    let published = publisher.stop() - published;
-    let drained = Instant::now() + DRAIN;
-    fleet.hold(|_| Ok(Instant::now() < drained))?;
+    crowd.publishers.hush();
+    let seen = crowd.seen();
+    let published = crowd.published(0).unwrap_or_default() - published;
+    crowd.drain()?;
     let expected = float(published) * seen.wire_per_payload().context("the probes saw nothing")?;
-    let delivered = |player: &Player| float(player.bytes) / expected;
-    let sum: f64 = fleet.players.iter().map(delivered).sum();
-    let worst = fleet.players.iter().map(delivered).fold(f64::INFINITY, f64::min);
-    let players = fleet.players.len();
+    let delivered = |player: &Member| float(player.window) / expected;
+    let players = crowd.fleet.members();
+    let sum: f64 = players.iter().map(delivered).sum();
+    let worst = players.iter().map(delivered).fold(f64::INFINITY, f64::min);
+    let count = players.len().max(1) as u64;
     Ok(FanOut {
-        players,
-        delivered: sum / float(u64::try_from(players.max(1))?),
+        players: players.len(),
+        delivered: sum / float(count),
         delivered_worst: worst,
         stalled,
         closed,
@@ -208,106 +190,36 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
         cpu_percent,
         load_cpu_percent,
         rss_bytes,
-        rss_per_player_bytes: rss_bytes.saturating_sub(rss_before) / u64::try_from(players.max(1))?,
+        rss_per_player_bytes: rss_bytes.saturating_sub(rss_before) / count,
         latency: seen.latency.quantiles(),
     })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-fn float(n: u64) -> f64 {
-    n as f64
+/// Has clients come, and waits until all are there.
+fn call(crowd: &mut Crowd, setup: &mut Setup, role: Role, targets: Vec<Arc<Target>>) -> Result<()> {
+    crowd.call(role, &targets, Some(RAMP))?;
+    let deadline = Instant::now() + JOIN_WITHIN;
+    crowd.hold(|crowd| {
+        setup.check()?;
+        crowd.check()?;
+        let joining = crowd.count(State::Joining);
+        if Instant::now() > deadline {
+            bail!("{joining} of {} did not join in {JOIN_WITHIN:?}", targets.len());
+        }
+        Ok(joining > 0)
+    })
+}
+
+/// A player that is closed is counted; without the publisher there is nothing to count.
+fn check_publisher(crowd: &Crowd) -> Result<()> {
+    let publisher = crowd.slots().iter().find(|slot| slot.role == Role::Publisher);
+    match publisher.and_then(|slot| slot.error.as_ref()) {
+        Some(error) => bail!("the publisher failed: {error}"),
+        None => Ok(()),
+    }
 }
 
 fn load_cpu() -> Result<Duration> {
     let (user, system) = process::cpu("self")?;
     Ok(user + system)
-}
-
-/// Connects `n` players, several at a time; each comes out when the server has agreed.
-fn connect_all(url: &RtmpUrl, n: usize) -> Receiver<Result<Connection>> {
-    let (sender, receiver) = mpsc::channel();
-    let url = Arc::new(url.clone());
-    for joiner in 0..JOINERS {
-        let (sender, url) = (sender.clone(), url.clone());
-        let share = (n + JOINERS - 1 - joiner) / JOINERS;
-        thread::spawn(move || {
-            for _ in 0..share {
-                // Nobody listens any more when the bench has failed.
-                if sender.send(Connection::play(&url)).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    receiver
-}
-
-/// Players that only count.
-struct Fleet {
-    joining: Receiver<Result<Connection>>,
-    players: Vec<Player>,
-    discard: Vec<u8>,
-}
-
-struct Player {
-    stream: std::net::TcpStream,
-    /// Since the window began.
-    bytes: u64,
-    last: Instant,
-    stalled: bool,
-    closed: bool,
-}
-
-impl Fleet {
-    fn new(joining: Receiver<Result<Connection>>) -> Self {
-        // With MSG_TRUNC the kernel writes nothing here; the length is what it may drop at once.
-        Self { joining, players: Vec::new(), discard: vec![0; 1 << 20] }
-    }
-
-    /// Keeps the players read while `go_on`.
-    fn hold(&mut self, mut go_on: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
-        while go_on(self)? {
-            process::check_interrupt()?;
-            let tick = Instant::now();
-            while let Ok(joined) = self.joining.try_recv() {
-                let stream = joined.context("a player cannot join")?.into_stream();
-                let last = Instant::now();
-                self.players.push(Player { stream, bytes: 0, last, stalled: false, closed: false });
-            }
-            for player in &mut self.players {
-                player.discard(&mut self.discard);
-            }
-            if let Some(rest) = TICK.checked_sub(tick.elapsed()) {
-                thread::sleep(rest);
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins the window.
-    fn restart(&mut self) {
-        for player in &mut self.players {
-            player.bytes = 0;
-            player.stalled = false;
-        }
-    }
-}
-
-impl Player {
-    fn discard(&mut self, buffer: &mut [u8]) {
-        if self.closed {
-            return;
-        }
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-        // One call takes all there is: the buffer is larger than a socket's.
-        match recv(self.stream.as_raw_fd(), buffer, flags) {
-            Ok(0) => self.closed = true,
-            Ok(n) => {
-                self.bytes += u64::try_from(n).unwrap_or(0);
-                self.last = Instant::now();
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => self.stalled |= self.last.elapsed() > STALL,
-            Err(_) => self.closed = true,
-        }
-    }
 }

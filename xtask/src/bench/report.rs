@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::servers::Kind;
+use crate::load::histogram::Quantiles;
 use crate::process;
 
 /// One turn's results.
@@ -95,11 +96,6 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// Takes all of `other`.
-    pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -114,24 +110,6 @@ impl Samples {
             |percent: usize| (self.0.len() * percent).div_ceil(100).saturating_sub(1).min(last);
         let millis = |at: usize| self.0.get(at).map_or(f64::NAN, |d| d.as_secs_f64() * 1e3);
         Quantiles { p50_ms: millis(at(50)), p99_ms: millis(at(99)), max_ms: millis(last) }
-    }
-}
-
-/// Three numbers about many.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Quantiles {
-    /// Median, milliseconds.
-    pub p50_ms: f64,
-    /// 99th percentile, milliseconds.
-    pub p99_ms: f64,
-    /// Maximum, milliseconds.
-    pub max_ms: f64,
-}
-
-impl Quantiles {
-    /// As shown.
-    pub fn cells(&self) -> Vec<String> {
-        [self.p50_ms, self.p99_ms, self.max_ms].iter().map(|ms| format!("{ms:.2}")).collect()
     }
 }
 

@@ -191,9 +191,7 @@ struct Results<'a> {
 
 /// Runs the command.
 pub fn run(args: &Args, rounds: u32, json: Option<&Path>) -> Result<()> {
-    if release::has_run()? {
-        return Ok(());
-    }
+    release::ensure()?;
     process::catch_interrupt()?;
     let limit = process::raise_open_files()?;
     let cores = Cores::pick()?;

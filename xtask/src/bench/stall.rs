@@ -12,7 +12,7 @@ use toml::Table;
 use super::Cores;
 use super::audience::{self, Audience, Viewer};
 use super::failover::{edge_config, pause, status, url, wait_until};
-use super::source::{Publisher, Shape};
+use super::source::{self, Publisher};
 use crate::cluster::{self, Ports, Server};
 use crate::{net, process, release};
 
@@ -67,9 +67,7 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: &Args, rounds: u32, json: Option<&Path>) -> Result<()> {
-    if release::has_run()? {
-        return Ok(());
-    }
+    release::ensure()?;
     cluster::build()?;
     process::catch_interrupt()?;
     let cores = Cores::pick()?;
@@ -139,7 +137,7 @@ impl Row {
 /// One turn: an origin and an edge, all new.
 fn measure(args: &Args, path: &'static str, round: u32, cores: Cores) -> Result<Row> {
     let (origin, edge) = servers(args, path, cores)?;
-    let shape = Shape { fps: 25, gop: 50, bitrate: args.bitrate };
+    let shape = source::shape(25, 50, args.bitrate);
     let mut publisher = Publisher::start(&url(&origin)?, shape)?;
     let others = Audience::start(&url(&edge)?, args.players)?;
     let (mut connection, mut viewer) = audience::join(&url(&edge)?)?;

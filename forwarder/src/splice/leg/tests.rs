@@ -1,4 +1,6 @@
 //! Everything a leg promises, on both paths.
+mod kernel;
+
 use std::future::Future;
 use std::io::ErrorKind;
 use std::sync::OnceLock;
@@ -204,9 +206,16 @@ fn the_hard_limit_ends_a_leg_in_the_kernel() {
         let limits = LegOptions { soft_limit: 0, hard_limit: 8 << 20, ..options() };
         let mut hop = Hop::new(&splice, limits).await;
         let bytes = random_bytes(24 << 20);
-        let (written, ended) = tokio::join!(hop.sender.write_all(&bytes), hop.leg.run());
+        // Nobody takes what is left when the leg has ended.
+        let write = async {
+            hop.sender.write_all(&bytes).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = hop.leg.run() => ended,
+            () = write => unreachable!("it waits for ever"),
+        };
         assert!(matches!(ended, Ended::OverLimit), "{ended:?}");
-        written.unwrap();
         // What came before is right.
         let status = hop.leg.status();
         assert_eq!(status.path, LegPath::User);
@@ -287,6 +296,28 @@ fn a_sender_that_resets_ends_the_leg_after_what_it_sent() {
             let mut received = [0; 10];
             hop.receiver.read_exact(&mut received).await.unwrap();
             assert_eq!(&received, b"last words");
+        }
+    });
+}
+
+#[test]
+fn after_a_reset_the_chunks_stand_where_the_receiver_stands() {
+    on_both_paths(async |splice| {
+        for recording in recordings() {
+            let chunks = recording.chunks();
+            let bytes = &chunks[..chunks.len().min(5_001)];
+            let mut hop = Hop::new(&splice, LegOptions { walk: true, ..options() }).await;
+            hop.sender.write_all(bytes).await.unwrap();
+            hop.sender.set_zero_linger().unwrap();
+            drop(hop.sender);
+            let ended = hop.leg.run().await;
+            assert!(matches!(ended, Ended::Source(Some(_))), "{ended:?}");
+            drop(hop.target);
+            let len = usize::try_from(hop.leg.status().bytes).unwrap();
+            let mut received = vec![0; len];
+            hop.receiver.read_exact(&mut received).await.unwrap();
+            assert!(received == bytes, "all that was there when the reset came");
+            assert_same_walk(hop.leg.open(), &received, &recording.name);
         }
     });
 }
@@ -384,96 +415,6 @@ fn assert_same_walk(walk: &Walk, bytes: &[u8], name: &str) {
     if opened[0].len() <= 1 && !opened[0].iter().any(|&(_, kind, _)| is_window(kind)) {
         assert_eq!(left, right, "{what}");
     }
-}
-
-#[test]
-fn user_space_sleeps_while_the_kernel_carries() {
-    let Some(splice) = kernel() else { return };
-    block_on(async {
-        let hop = Hop::new(&splice, options()).await;
-        let [mut sender, mut receiver] = [hop.sender, hop.receiver].map(|socket| {
-            let socket = socket.into_std().unwrap();
-            socket.set_nonblocking(false).unwrap();
-            socket
-        });
-        let (mut leg, (done, is_done)) = (hop.leg, tokio::sync::oneshot::channel());
-        let ends = std::thread::spawn(move || {
-            use std::io::{Read, Write};
-            for _ in 0..2000 {
-                sender.write_all(&[7; 2500]).unwrap();
-                receiver.read_exact(&mut [0; 2500]).unwrap();
-            }
-            done.send(()).unwrap();
-            (sender, receiver)
-        });
-        let metrics = tokio::runtime::Handle::current().metrics();
-        let before = metrics.worker_park_count(0);
-        tokio::select! {
-            ended = leg.run() => panic!("{ended:?}"),
-            done = is_done => done.unwrap(),
-        }
-        let wakeups = metrics.worker_park_count(0) - before;
-        assert_eq!(leg.status().path, LegPath::Kernel);
-        assert!(wakeups < 100, "{wakeups} wakeups for 2000 bursts that the kernel carried");
-        println!("{wakeups} wakeups for 2000 bursts");
-        drop(ends.join().unwrap());
-    });
-}
-
-#[test]
-fn a_byte_too_many_ends_the_use_of_the_kernel() {
-    let splice = Arc::new(Splice::start(Mode::Always));
-    if let Some(why) = splice.why_not() {
-        return println!("skipped: {why}");
-    }
-    block_on(async {
-        let mut hop = Hop::new(&splice, options()).await;
-        let mut other = Hop::new(&splice, options()).await;
-        hop.send(b"carried").await;
-        hop.expect(b"carried").await;
-        // Nobody may do that.
-        hop.target.try_write(b"!").unwrap();
-        let stopped = hop.leg.stop().await;
-        assert!(matches!(stopped, Err(Ended::Target(Some(_)))), "{stopped:?}");
-        assert!(matches!(splice.why_not(), Some(WhyNot::Revoked(_))));
-        assert!(splice.describe().starts_with("user (revoked: "), "{}", splice.describe());
-        // The other leg goes on, and is in user space when it looks next.
-        other.send(b"goes on").await;
-        other.expect(b"goes on").await;
-        other.leg.stop().await.unwrap();
-        other.leg.arm();
-        assert_eq!(other.leg.status().path, LegPath::User);
-    });
-}
-
-#[test]
-fn auto_takes_large_bursts_to_the_kernel_and_small_ones_back() {
-    let splice = Arc::new(Splice::start(Mode::Auto));
-    if let Some(why) = splice.why_not() {
-        return println!("skipped: {why}");
-    }
-    block_on(async {
-        let (mut sender, source) = connection().await;
-        let (target, mut receiver) = connection().await;
-        let options = LegOptions { write_timeout: Duration::from_millis(400), ..options() };
-        let mut leg = Leg::new(&splice, Rc::new(source), Rc::new(target), options);
-        leg.arm();
-        for (burst, path) in [(100_000, LegPath::Kernel), (500, LegPath::User)] {
-            let bytes = vec![7; burst];
-            let mut received = vec![0; burst];
-            while leg.status().path != path {
-                let exchange = async {
-                    sender.write_all(&bytes).await.unwrap();
-                    receiver.read_exact(&mut received).await.unwrap();
-                };
-                tokio::select! {
-                    ended = leg.run() => panic!("{ended:?}"),
-                    () = exchange => {}
-                }
-            }
-        }
-        assert_eq!(leg.status().unsplices, 1);
-    });
 }
 
 #[test]

@@ -20,7 +20,8 @@ fn walked(program: &SpliceProgram, bytes: &[u8], random: &mut SmallRng) -> Walk 
     let start = Walk::new(CHUNK_SIZE);
     let (source, target) = (hop.source.as_fd(), hop.target.as_fd());
     let limits = PairLimits::default();
-    let pair = program.insert(source, target, &limits, Some(&start)).unwrap();
+    let pair = Pair::of(source, target).unwrap();
+    program.insert(&pair, source, target, &limits, Some(&start)).unwrap();
     let most = if random.random() { 40 } else { 20_000 };
     let mut rest = bytes;
     while !rest.is_empty() {

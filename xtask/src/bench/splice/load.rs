@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::relay::Carried;
 use super::sink::{self, Tally};
 use super::usage::{Spent, Usage, float};
-use crate::bench::report::Quantiles;
+use crate::load::histogram::Quantiles;
 use crate::net::loopback;
 use crate::process;
 

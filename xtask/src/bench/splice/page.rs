@@ -231,8 +231,9 @@ legs had come back from it (soft limit 4 MiB, hard limit 64 MiB).
 looks every millisecond at what is due.
 - Flat out, source and sink fill their core, so the rate says how much of that core a way takes, \
 and the cost is for each gigabit at different rates.
-- Flat out nothing holds up a source that is in the kernel, so legs pass the soft limit at once \
-and are in user space for most of the window: those rows show what the return costs.
+- Flat out nothing holds up a source that is in the kernel, so with mode `always` legs pass the \
+soft limit at once and are in user space for most of the window: those rows show what the return \
+costs. Mode `auto` does not go there at such rates.
 - A row is void, and the command fails, if less than 98 % of the messages due in the window \
 arrive, or one arrives changed.";
 
