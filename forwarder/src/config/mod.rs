@@ -148,6 +148,9 @@ pub struct Play {
     /// Send at most this often (a floor on latency that saves CPU); 0: as data comes.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub mw_latency: Duration,
+    /// Small audio messages wait for the next video message, at most so long; 0: they do not.
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
+    pub audio_hold: Duration,
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub keyframe_wait: Duration,
@@ -349,6 +352,7 @@ impl Default for Play {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
             mw_latency: Duration::ZERO,
+            audio_hold: Duration::from_millis(40),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
         }

@@ -256,6 +256,7 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 queue_length: a,
                 queue_bytes: more,
                 mw_latency: b,
+                audio_hold: c,
                 keyframe_wait: c,
                 write_timeout: d,
             },

@@ -27,9 +27,18 @@ pub(super) struct Inbox {
     bell: Notify,
 }
 
-/// A lane of a shard: its stream's address and its floor. A lane keeps its stream alive, so no
+/// A lane of a shard: its stream's address and its pace. A lane keeps its stream alive, so no
 /// other stream has this address while it lives.
-type LaneId = (usize, Duration);
+type LaneId = (usize, Pace);
+
+/// How the passes of a lane follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pace {
+    /// Least time between two passes (`mw_latency`); zero: none.
+    pub floor: Duration,
+    /// How long a little audio waits for video (`audio_hold`); zero: not at all.
+    pub hold: Duration,
+}
 
 impl Inbox {
     fn take(&self) -> Vec<LaneId> {
@@ -57,9 +66,9 @@ pub(super) struct Fanout {
 }
 
 impl Fanout {
-    /// The lane of `stream` with this floor, made if this shard has none.
-    fn lane(&self, context: &Arc<Context>, stream: &Arc<Stream>, floor: Duration) -> Rc<Lane> {
-        let id = (Arc::as_ptr(stream) as usize, floor);
+    /// The lane of `stream` with this pace, made if this shard has none.
+    fn lane(&self, context: &Arc<Context>, stream: &Arc<Stream>, pace: Pace) -> Rc<Lane> {
+        let id = (Arc::as_ptr(stream) as usize, pace);
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
             return lane;
@@ -70,9 +79,12 @@ impl Fanout {
             context: Arc::clone(context),
             view: RefCell::new(stream.view(Box::new(wake))),
             subscribers: RefCell::default(),
-            floor,
+            pace,
             last_pass: Cell::new(None),
-            planned: Cell::new(false),
+            passed: Cell::new(u64::MAX),
+            held_since: Cell::new(None),
+            owes: Cell::new(false),
+            planned: Cell::new(None),
         });
         lanes.insert(id, Rc::downgrade(&lane));
         lane
@@ -85,9 +97,9 @@ impl Fanout {
             for id in self.inbox.take() {
                 let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
                 let Some(lane) = lane else { continue };
-                match lane.turn() {
+                match lane.turn(Instant::now()) {
                     Turn::Pass => lane.pass(),
-                    Turn::Later(wait) => self.pass_later(id, &lane, wait),
+                    Turn::Later(due) => self.pass_later(id, &lane, due),
                     Turn::Planned => {}
                 }
             }
@@ -96,14 +108,17 @@ impl Fanout {
         }
     }
 
-    fn pass_later(&self, id: LaneId, lane: &Rc<Lane>, wait: Duration) {
+    fn pass_later(&self, id: LaneId, lane: &Rc<Lane>, due: Instant) {
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
         let lane = Rc::downgrade(lane);
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep_until(due.into()).await;
             if let Some(lane) = lane.upgrade() {
-                lane.planned.set(false);
-                wake.wake();
+                lane.planned.set(None);
+                // Video may have come meanwhile, and taken everything with it.
+                if lane.owes.get() {
+                    wake.wake();
+                }
             }
         });
     }
@@ -115,37 +130,64 @@ pub(super) struct Lane {
     context: Arc<Context>,
     view: RefCell<View>,
     subscribers: RefCell<Vec<Rc<Subscriber>>>,
-    /// Least time between two passes (`mw_latency`); zero: none.
-    floor: Duration,
+    pace: Pace,
     last_pass: Cell<Option<Instant>>,
-    /// A pass is to come when the floor is over; one is enough, however often it is woken.
-    planned: Cell<bool>,
+    /// The head at the last pass; before that, no offset.
+    passed: Cell<u64>,
+    /// Since when a little audio waits for video.
+    held_since: Cell<Option<Instant>>,
+    /// There is something that no pass has taken yet.
+    owes: Cell<bool>,
+    /// Another turn is to come then; one is enough, however often the lane is woken.
+    planned: Cell<Option<Instant>>,
 }
 
 /// What a lane does when it is woken.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Pass,
-    Later(Duration),
+    Later(Instant),
     Planned,
 }
 
 impl Lane {
-    fn turn(&self) -> Turn {
-        let last = self.last_pass.get().filter(|_| !self.floor.is_zero());
-        let wait = last.and_then(|last| self.floor.checked_sub(last.elapsed()));
-        match wait.filter(|wait| !wait.is_zero()) {
-            None => Turn::Pass,
-            Some(_) if self.planned.replace(true) => Turn::Planned,
-            Some(wait) => Turn::Later(wait),
+    fn turn(&self, now: Instant) -> Turn {
+        let last = self.last_pass.get().filter(|_| !self.pace.floor.is_zero());
+        let floor = last.map(|last| last + self.pace.floor);
+        let Some(due) = floor.max(self.held_until(now)).filter(|due| *due > now) else {
+            return Turn::Pass;
+        };
+        self.owes.set(true);
+        if self.planned.get().is_some_and(|planned| planned <= due) {
+            return Turn::Planned;
         }
+        self.planned.set(Some(due));
+        Turn::Later(due)
+    }
+
+    /// Until when what there is may wait; `None`: it may not.
+    fn held_until(&self, now: Instant) -> Option<Instant> {
+        if self.pace.hold.is_zero() {
+            return None;
+        }
+        let mut view = self.view.borrow_mut();
+        view.refresh();
+        if view.phase() != Phase::Live || !view.is_little_audio(self.passed.get()) {
+            return None;
+        }
+        let since = self.held_since.get().unwrap_or(now);
+        self.held_since.set(Some(since));
+        Some(since + self.pace.hold)
     }
 
     fn pass(&self) {
         let now = Instant::now();
         self.last_pass.set(Some(now));
+        self.held_since.set(None);
+        self.owes.set(false);
         let mut view = self.view.borrow_mut();
         view.refresh();
+        self.passed.set(view.head());
         let mut floor = u64::MAX;
         let mut sent = Sent::default();
         for subscriber in self.subscribers.borrow().iter() {
@@ -182,16 +224,16 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Begins to send `stream` to `io`, after `lead` (whole messages). `floor`: see `mw_latency`.
+    /// Begins to send `stream` to `io`, after `lead` (whole messages).
     pub fn new(
         shard: &Rc<Shard>,
         stream: &Arc<Stream>,
         io: Rc<TcpStream>,
         options: SubscriberOptions,
-        floor: Duration,
+        pace: Pace,
         lead: Vec<u8>,
     ) -> Self {
-        let lane = shard.fanout().lane(shard.context(), stream, floor);
+        let lane = shard.fanout().lane(shard.context(), stream, pace);
         let subscriber = Rc::new(Subscriber::new(io, options, lead));
         subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
         if options.player {
@@ -282,18 +324,62 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::conn::stream_options;
+    use crate::hub::{Publisher, Source};
+    use crate::rtmp::Timestamp;
+    use crate::rtmp::message::{MediaKind, MediaMessage};
     use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
 
-    #[test]
-    fn a_lane_woken_often_within_its_floor_plans_one_pass() {
+    fn lane(pace: Pace) -> (Rc<Lane>, Publisher) {
         let context = Arc::new(Context::new(Config::default()));
         let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
         let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
-        let stream = context.hub.stream(&key, options, Instant::now());
-        let lane = Fanout::default().lane(&context, &stream, Duration::from_secs(3600));
-        assert_eq!(lane.turn(), Turn::Pass);
+        let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
+        let publisher = publisher.unwrap();
+        (Fanout::default().lane(&context, publisher.stream(), pace), publisher)
+    }
+
+    fn put(publisher: &mut Publisher, kind: MediaKind, len: usize) {
+        let payload = [&[0x17, 1][..], &vec![0; len]].concat();
+        let media = MediaMessage { kind, timestamp: Timestamp(0), msid: 1, payload: &payload };
+        publisher.append(&media, Instant::now()).unwrap();
+        publisher.flush();
+    }
+
+    #[test]
+    fn a_lane_woken_often_within_its_floor_plans_one_pass() {
+        let floor = Duration::from_secs(3600);
+        let (lane, _publisher) = lane(Pace { floor, hold: Duration::ZERO });
+        let now = Instant::now();
+        assert_eq!(lane.turn(now), Turn::Pass);
         lane.pass();
-        assert!(matches!(lane.turn(), Turn::Later(_)));
-        assert_eq!(lane.turn(), Turn::Planned);
+        assert_eq!(lane.turn(now), Turn::Later(lane.last_pass.get().unwrap() + floor));
+        assert_eq!(lane.turn(now), Turn::Planned);
+    }
+
+    #[test]
+    fn a_little_audio_waits_for_video_and_for_nothing_else() {
+        let hold = Duration::from_millis(40);
+        let (lane, mut publisher) = lane(Pace { floor: Duration::ZERO, hold });
+        let now = Instant::now();
+        assert_eq!(lane.turn(now), Turn::Pass);
+        lane.pass();
+        put(&mut publisher, MediaKind::Audio, 200);
+        assert_eq!(lane.turn(now), Turn::Pass, "there is no video");
+        put(&mut publisher, MediaKind::Video, 2000);
+        lane.pass();
+        put(&mut publisher, MediaKind::Audio, 200);
+        assert_eq!(lane.turn(now), Turn::Later(now + hold));
+        put(&mut publisher, MediaKind::Audio, 200);
+        assert_eq!(lane.turn(now + hold / 2), Turn::Planned);
+        assert_eq!(lane.turn(now + hold), Turn::Pass, "it has waited long enough");
+        put(&mut publisher, MediaKind::Video, 2000);
+        assert_eq!(lane.turn(now), Turn::Pass, "here is the video");
+        lane.pass();
+        put(&mut publisher, MediaKind::Audio, 4000);
+        assert_eq!(lane.turn(now), Turn::Pass, "that is not a little");
+        lane.pass();
+        put(&mut publisher, MediaKind::Audio, 200);
+        drop(publisher);
+        assert_eq!(lane.turn(now), Turn::Pass, "nobody publishes");
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, OwnedMedia};
-pub use fanout::Subscription;
+pub use fanout::{Pace, Subscription};
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use shard::{Shard, ShardHandle, Shards};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use super::fanout::Subscription;
+use super::fanout::{Pace, Subscription};
 use super::shard::Shard;
 use super::subscriber::{State, SubscriberOptions};
 use crate::config::Play;
@@ -37,8 +37,9 @@ impl Playing {
             target: Target { chunk_size: stream.chunk_size(), msid, publish: false },
             player: true,
         };
+        let pace = Pace { floor: play.mw_latency, hold: play.audio_hold };
         Self {
-            subscription: Subscription::new(shard, stream, io, options, play.mw_latency, lead),
+            subscription: Subscription::new(shard, stream, io, options, pace, lead),
             write_timeout: play.write_timeout,
             keyframe_look: Instant::now() + play.keyframe_wait,
             sent_at_look: std::cell::Cell::new(0),

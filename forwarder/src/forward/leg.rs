@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::Entry;
 use crate::config::Forward;
-use crate::conn::{Refusal, Shard, SubscriberOptions, Subscription};
+use crate::conn::{Pace, Refusal, Shard, SubscriberOptions, Subscription};
 use crate::hub::{LagLimits, Source, Target};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
 use crate::rtmp::url::DEFAULT_VHOST;
@@ -252,8 +252,10 @@ impl Leg {
         let mut lead = std::mem::take(&mut self.out);
         lead.append(&mut self.session.take_output());
         let io = Rc::clone(&self.io);
-        let floor = Duration::ZERO;
-        let subscription = Subscription::new(&self.shard, stream, io, options, floor, lead);
+        let vhost = self.shard.context().config.vhost(stream.key().vhost());
+        let hold = vhost.map_or(Duration::ZERO, |vhost| vhost.play.audio_hold);
+        let pace = Pace { floor: Duration::ZERO, hold };
+        let subscription = Subscription::new(&self.shard, stream, io, options, pace, lead);
         self.subscription = Some(subscription);
         self.forwards_since = Some(Instant::now());
     }

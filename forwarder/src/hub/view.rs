@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::headers::Headers;
-use super::index::Entry;
+use super::index::{Entry, EntryKind};
 use super::log::{Gop, Log, Tail};
 use super::segment::Segment;
 use super::stream::{Phase, Stream};
@@ -19,6 +19,9 @@ use crate::rtmp::Timestamp;
 /// Most messages a reader may be behind. Bounds the index where bytes and time do not: a flood of
 /// tiny messages.
 const MAX_LAG_MESSAGES: u64 = 50_000;
+
+/// Most bytes that [`View::is_little_audio`]: two frames of a segment as networks carry it.
+const LITTLE: u64 = 2800;
 
 /// How far a reader may be behind before it skips to the newest keyframe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,6 +318,22 @@ impl View {
             }
             _ => Duration::ZERO,
         }
+    }
+
+    /// Whether all there is from `offset` on, a message border, is a little audio of a stream that
+    /// has video.
+    pub fn is_little_audio(&self, offset: u64) -> bool {
+        if !self.has_video || offset >= self.head || self.head - offset > LITTLE {
+            return false;
+        }
+        let mut next = offset;
+        while next < self.head {
+            match self.entry(next) {
+                Some(entry) if entry.kind == EntryKind::Audio => next = entry.end(),
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Offset one past the last message.
