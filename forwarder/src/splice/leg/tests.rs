@@ -360,8 +360,10 @@ fn after_the_target_has_gone_the_source_goes_on_to_another_where_it_stands() {
         while chunks.len() < 32 << 20 {
             encode(&message, 128, &mut |piece| chunks.extend_from_slice(piece));
         }
+        // In the kernel to the end.
+        let limits = LegOptions { walk: true, soft_limit: 0, hard_limit: 0, ..options() };
         for _ in 0..10 {
-            let mut hop = Hop::new(&splice, LegOptions { walk: true, ..options() }).await;
+            let mut hop = Hop::new(&splice, limits).await;
             let mut sender = hop.sender.into_std().unwrap();
             sender.set_nonblocking(false).unwrap();
             let (bytes, (may_end, ends)) = (chunks.clone(), std::sync::mpsc::channel());
