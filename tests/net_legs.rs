@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::link::{FAR, FAR6, Faults, Link, NEAR, NEAR6};
+use common::netns::Netns;
 use common::seconds;
 use common::segments::Handmade;
 use forwarder::splice::{Ended, Leg, LegOptions, LegPath, Mode, Splice, WhyNot};
@@ -178,6 +179,52 @@ enum Do {
 }
 
 use Do::{Arm, Carry, Send, Stop};
+
+#[test]
+fn what_does_not_leave_the_host_at_first_is_not_taken_for_bytes_too_many() {
+    for (splice, path) in paths() {
+        let Some(netns) = Netns::new() else { return };
+        let (mut sender, source) = connection();
+        let (target, mut receiver) = netns.run(connection);
+        receiver.set_read_timeout(Some(WITHIN)).unwrap();
+        let bytes = random_bytes(3000, &mut SmallRng::seed_from_u64(4));
+        block_on(async {
+            let (mut leg, _target) = leg(&splice, source, target, 0);
+            leg.arm();
+            sender.write_all(&bytes[..1000]).unwrap();
+            run_until(&mut leg, |leg| leg.status().bytes == 1000).await;
+            assert_eq!(leg.status().path, path);
+            receiver.read_exact(&mut [0; 1000]).unwrap();
+            for route in ["127.0.0.1", "127.0.0.0/8"] {
+                netns.ip(&format!("route del local {route} dev lo table local"));
+            }
+            // The kernel tries to send it, and counts it, and tries again later.
+            sender.write_all(&bytes[1000..]).unwrap();
+            run_until(&mut leg, |leg| leg.status().backlog == 2000).await;
+            leg.stop().await.unwrap();
+            netns.ip("route add local 127.0.0.0/8 dev lo table local");
+            assert_eq!(leg.status().bytes, 3000);
+            let mut received = [0; 2000];
+            receiver.read_exact(&mut received).unwrap();
+            assert!(received == bytes[1000..], "other bytes came out than went in");
+        });
+        assert_eq!(splice.why_not().is_none(), path == LegPath::Kernel, "{}", splice.describe());
+    }
+}
+
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (dialled, listener.accept().unwrap().0)
+}
+
+async fn run_until(leg: &mut Leg, is_so: impl Fn(&Leg) -> bool) {
+    while !is_so(leg) {
+        if let Ok(ended) = timeout(Duration::from_millis(5), leg.run()).await {
+            panic!("{ended:?}");
+        }
+    }
+}
 
 #[test]
 fn overlapping_segments_are_carried_once() {

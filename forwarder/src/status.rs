@@ -137,7 +137,8 @@ pub struct LegStatus {
     pub path: String,
     /// Bytes moved.
     pub bytes: u64,
-    /// Bytes that the player, or the encoder's origin, has not taken yet, as far as they are known.
+    /// Bytes that wait for the player, or for the encoder's origin: taken from the other side, and
+    /// not acknowledged yet.
     pub backlog: u64,
     /// How often it came back from the kernel.
     pub unsplices: u64,

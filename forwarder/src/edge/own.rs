@@ -20,7 +20,7 @@ use crate::forward::Failure;
 use crate::rtmp::chunk::StreamPosition;
 use crate::rtmp::message::Control;
 use crate::rtmp::url::StreamKey;
-use crate::splice::{Ended, Leg, LegOptions, Walk};
+use crate::splice::{Ended, Leg, LegOptions, LegStatus, Walk};
 
 /// How often a leg is looked at: for acknowledgements, figures and silence.
 const LOOK: Duration = Duration::from_millis(250);
@@ -208,8 +208,7 @@ impl Own {
                 Err(ended) => Stopped::Player(Some(told(ended))),
             },
         };
-        self.account(shard, carrier, &leg);
-        let figures = leg.status();
+        let figures = self.account(shard, carrier, &leg);
         carrier.moved.0 += figures.bytes;
         carrier.moved.1 += figures.unsplices;
         if matches!(stopped, Stopped::Lost(_)) {
@@ -261,8 +260,7 @@ impl Own {
                     ready.map_err(Failure::from).and_then(|()| uplink.flush())
                 }
                 _ = look.tick() => {
-                    self.account(shard, carrier, leg);
-                    let figures = leg.status();
+                    let figures = self.account(shard, carrier, leg);
                     let paused = carrier.wishes.paused;
                     if figures.bytes != moved || figures.backlog > 0 || paused {
                         (heard, moved) = (Instant::now(), figures.bytes);
@@ -302,11 +300,13 @@ impl Own {
         Ok(())
     }
 
-    fn account(&self, shard: &Shard, carrier: &Carrier, leg: &Leg) {
-        let new = self.entry.account(carrier.moved, &leg.status());
+    fn account(&self, shard: &Shard, carrier: &Carrier, leg: &Leg) -> LegStatus {
+        let figures = leg.status();
+        let new = self.entry.account(carrier.moved, &figures);
         let totals = &shard.context().totals;
         Totals::add(&totals.received_bytes, new);
         Totals::add(&totals.sent_bytes, new);
+        figures
     }
 
     async fn search(&self, shard: &Rc<Shard>) -> Result<Uplink, Refusal> {

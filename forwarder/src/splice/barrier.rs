@@ -71,14 +71,16 @@ fn serve(parser: &mut Parser, program: &SpliceProgram, queue: &mpsc::Receiver<Jo
         // Whoever asks from now on waits for the next pass.
         let jobs: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
         let rested = parser.pass(program);
+        let removed: Vec<_> = jobs.iter().map(|job| program.remove_source(job.pair())).collect();
+        // A parser that found a window all but closed may have begun since: what it hands on is to
+        // be counted, and must not miss what says where it goes.
+        let rested = rested.and_then(|()| parser.pass(program));
         if let Err(error) = &rested {
             tracing::warn!(%error, legs = jobs.len(), "sources are taken out of the kernel's map unwaited");
         }
-        let mut released = Vec::new();
-        for job in jobs {
+        for (job, removed) in jobs.into_iter().zip(removed) {
             match job {
-                Job::Hold(pair, done) => {
-                    let removed = program.remove_source(&pair);
+                Job::Hold(_, done) => {
                     let rested = rested.as_ref().map_err(|error| io::Error::from(error.kind()));
                     // A leg that is gone has left a release.
                     _ = done.send(removed.and(rested.copied()));
@@ -86,19 +88,18 @@ fn serve(parser: &mut Parser, program: &SpliceProgram, queue: &mpsc::Receiver<Jo
                 Job::Release(pair, source) => {
                     // The kernel itself takes out sockets that are closed. If it refuses otherwise
                     // there is nothing to be done that closing the sockets does not do.
-                    _ = program.remove_source(&pair);
-                    released.push((pair, source));
+                    _ = program.remove_target(&pair);
+                    source.inspect(|source| _ = socket::kick(source.as_fd()));
                 }
             }
         }
-        if !released.is_empty() {
-            // A parser that found a window all but closed may have begun since, and must not miss
-            // what says where its bytes go.
-            _ = parser.pass(program);
-        }
-        for (pair, source) in released {
-            _ = program.remove_target(&pair);
-            source.inspect(|source| _ = socket::kick(source.as_fd()));
+    }
+}
+
+impl Job {
+    fn pair(&self) -> &Pair {
+        match self {
+            Self::Hold(pair, _) | Self::Release(pair, _) => pair,
         }
     }
 }

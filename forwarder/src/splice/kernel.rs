@@ -51,8 +51,8 @@ enum Hold {
 pub(super) struct Progress {
     /// Bytes handed on.
     pub(super) redirected: u64,
-    /// Bytes that the target's socket has not been given yet; less than none if it was given more
-    /// than there were.
+    /// Bytes that the target's socket has not been given yet, or a few more that were acknowledged
+    /// during the look; less than none if it was given more than there were.
     pub(super) queued: i64,
     /// Bytes that the target's peer has not acknowledged.
     pub(super) backlog: u64,
@@ -84,7 +84,10 @@ impl KernelSplice {
         selftest::run(&program).map_err(WhyNot::SelfTestFailed)?;
         tracing::debug!(?loaded, tested = ?began.elapsed() - loaded, "kernel path");
         let failed = |error: io::Error| WhyNot::NotSupported(format!("its reports: {error}"));
-        let events = program.take_events().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let mut events =
+            program.take_events().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        // What the test has reported is judged by its bytes.
+        while events.poll().is_some() {}
         let barrier = Barrier::start(&program)
             .map_err(|error| WhyNot::NotSupported(format!("its parsers: {error}")))?;
         let (told, news) = io::pipe().map_err(failed)?;
@@ -193,8 +196,10 @@ impl Spliced {
 
     pub(super) fn progress(&self) -> io::Result<Progress> {
         let Stat { redirected, flags, .. } = self.kernel.program.stat(&self.pair)?;
-        // In this order: what is redirected in between is not in `expected`, what is written is.
-        let TcpCounters { written, acked, .. } = TcpCounters::read(self.target.as_fd())?;
+        // In this order: what is redirected in between is not in `expected`, what is written is. And
+        // what is acknowledged in between is missing, never twice in it.
+        let TcpCounters { acked, .. } = TcpCounters::read(self.target.as_fd())?;
+        let written = acked.saturating_add(socket::unacknowledged(self.target.as_fd())?);
         let expected = self.pair.base.saturating_add(redirected);
         let state = match flags {
             flags if flags & OVER_HARD != 0 => State::OverHard,

@@ -51,6 +51,8 @@ pub struct Leg {
     consumed: Option<u64>,
     /// Others may have read the source since the leg moved bytes.
     stopped: bool,
+    /// Why it moves no more, while its source is still to be taken out of the kernel.
+    ended: Option<Ended>,
     unsplices: u64,
     overs: u64,
     /// Bytes that the kernel carried, of [`Self::bytes`].
@@ -67,8 +69,9 @@ enum Way {
 enum Phase {
     /// Bytes go to the target; for how long they did not, and when to look again.
     Carry(Stall, Instant),
-    /// The source is taken out, then the target is given the rest.
-    Drain(Stall),
+    /// The source is taken out, then the target is given the rest; for how long, and at how many
+    /// looks, it was not.
+    Drain(Stall, u32),
 }
 
 impl Leg {
@@ -79,6 +82,8 @@ impl Leg {
         target: Rc<TcpStream>,
         options: LegOptions,
     ) -> Self {
+        // A socket that refuses this is closed.
+        _ = socket::keep_urgent(source.as_fd());
         Self {
             walk: if options.walk { Walk::new(options.chunk_size) } else { Walk::lost() },
             choice: Choice::new(splice.mode(), options.soft_limit),
@@ -91,6 +96,7 @@ impl Leg {
             relay: Relay::new(),
             bytes: 0,
             stopped: false,
+            ended: None,
             unsplices: 0,
             overs: 0,
             redirected: 0,
@@ -118,15 +124,15 @@ impl Leg {
     pub async fn run(&mut self) -> Ended {
         self.resume();
         loop {
+            if let Some(ended) = self.settle().await {
+                return ended;
+            }
             let result = match self.way {
                 Way::User => self.relay().await,
                 Way::Kernel(_, Phase::Carry(..)) => self.watch().await,
-                Way::Kernel(_, Phase::Drain(_)) => self.drain().await,
+                Way::Kernel(_, Phase::Drain(..)) => self.drain().await,
             };
-            if let Err(ended) = result {
-                self.leave();
-                return ended;
-            }
+            self.ended = result.err();
         }
     }
 
@@ -136,14 +142,12 @@ impl Leg {
     /// Errors: the target is gone or takes nothing for `write_timeout`; bytes were lost.
     pub async fn stop(&mut self) -> Result<(), Ended> {
         self.hold();
-        let drained = match self.way {
-            Way::User => Ok(()),
-            Way::Kernel(..) => self.drain().await,
-        };
-        if drained.is_err() {
-            self.leave();
+        if self.ended.is_none() {
+            self.ended = self.drain().await.err();
         }
-        drained?;
+        if let Some(ended) = self.settle().await {
+            return Err(ended);
+        }
         self.relay.flush(&self.target, self.options.write_timeout).await?;
         self.stopped = true;
         Ok(())
@@ -163,7 +167,10 @@ impl Leg {
     /// Figures for the API.
     pub fn status(&self) -> LegStatus {
         let (path, bytes, backlog) = match &self.way {
-            Way::User => (LegPath::User, 0, self.relay.pending() as u64),
+            Way::User => {
+                let given = socket::unacknowledged(self.target.as_fd()).unwrap_or_default();
+                (LegPath::User, 0, given + self.relay.pending() as u64)
+            }
             Way::Kernel(spliced, _) => {
                 let progress = spliced.progress();
                 let (bytes, backlog) = progress.map_or((0, 0), |p| (p.redirected, p.backlog));
@@ -318,21 +325,17 @@ impl Leg {
     fn hold(&mut self) {
         if let Way::Kernel(spliced, phase @ Phase::Carry(..)) = &mut self.way {
             spliced.hold();
-            *phase = Phase::Drain(Stall::default());
+            *phase = Phase::Drain(Stall::default(), 0);
         }
     }
 
     /// Until the target's socket has been given all that has left the source. Then the leg is in
     /// user space.
     async fn drain(&mut self) -> Result<(), Ended> {
-        if let Way::Kernel(spliced, Phase::Drain(_)) = &mut self.way
-            && let Err(error) = spliced.held().await
-        {
-            tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
-        }
+        self.held().await;
         let mut pause = FIRST_PAUSE;
         loop {
-            let Way::Kernel(spliced, Phase::Drain(stall)) = &mut self.way else {
+            let Way::Kernel(spliced, Phase::Drain(stall, idle_looks)) = &mut self.way else {
                 return Ok(());
             };
             let progress = spliced.progress().map_err(broken)?;
@@ -348,9 +351,10 @@ impl Leg {
             }
             let silence = stall.see(progress.acked).elapsed();
             // The kernel writes again once a jiffy, so an idle target and bytes for it are a
-            // contradiction.
+            // contradiction. Seen often: a host that stood still between two looks proves nothing.
             let idle = progress.backlog <= progress.queued.unsigned_abs();
-            if idle && silence >= LOST_AFTER {
+            *idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
+            if *idle_looks >= LOST_LOOKS && silence >= LOST_AFTER {
                 let message = format!("a target was not given {} bytes", progress.queued);
                 return Err(self.revoke(message));
             }
@@ -365,6 +369,27 @@ impl Leg {
         }
         self.leave();
         self.check_consumed()
+    }
+
+    /// Waits until no further byte leaves the source of a leg that is held.
+    async fn held(&mut self) {
+        if let Way::Kernel(spliced, Phase::Drain(..)) = &mut self.way
+            && let Err(error) = spliced.held().await
+        {
+            tracing::warn!(%error, "a socket cannot be taken out of the kernel's map");
+        }
+    }
+
+    /// Gives a leg up that has ended, and says why it has. First its source is taken out of the
+    /// kernel: somebody may read on where it stands, for another target.
+    async fn settle(&mut self) -> Option<Ended> {
+        self.ended.as_ref()?;
+        self.hold();
+        self.held().await;
+        self.leave();
+        // What the kernel dropped has left the source and was not moved.
+        self.consumed = None;
+        self.ended.take()
     }
 
     /// Gives the pair up, whatever is queued in the kernel, and keeps its figures: those of a leg
@@ -460,8 +485,10 @@ const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// How often a leg looks whether it is drained, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_millis(20);
-/// How long the kernel may keep bytes from a target that has taken all it was given.
+/// How long, and at how many looks, the kernel may keep bytes from a target that has taken all it
+/// was given.
 const LOST_AFTER: Duration = Duration::from_secs(5);
+const LOST_LOOKS: u32 = 100;
 
 #[cfg(test)]
 mod tests;

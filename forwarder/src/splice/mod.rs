@@ -122,8 +122,8 @@ pub struct LegStatus {
     pub path: LegPath,
     /// Bytes taken from the source.
     pub bytes: u64,
-    /// Bytes that wait: in user space those read and not written, in the kernel those that the
-    /// target has not acknowledged.
+    /// Bytes that wait: read or redirected, and not acknowledged by the target's peer; with those
+    /// that the target was given before the leg began.
     pub backlog: u64,
     /// How often it has come back from the kernel.
     pub unsplices: u64,

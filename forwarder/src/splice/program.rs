@@ -53,7 +53,7 @@ pub struct Pair {
     pub source: u64,
     /// Cookie of the socket they go to.
     pub target: u64,
-    /// Bytes written to the target before the first was redirected.
+    /// Bytes written to the target before the first was redirected, as [`socket::written`].
     pub base: u64,
 }
 
@@ -110,7 +110,7 @@ impl Pair {
         Ok(Self {
             source: socket::cookie(source)?,
             target: socket::cookie(target)?,
-            base: TcpCounters::read(target)?.written,
+            base: socket::written(target)?,
         })
     }
 }
@@ -199,7 +199,9 @@ impl SpliceProgram {
     /// cannot be trusted with this.
     pub fn is_drained(&self, pair: &Pair, target: BorrowedFd<'_>) -> io::Result<bool> {
         let expected = pair.base.saturating_add(self.stat(pair)?.redirected);
-        let written = TcpCounters::read(target)?.written;
+        // In this order: what is acknowledged in between is missing, never twice in it.
+        let acked = TcpCounters::read(target)?.acked;
+        let written = acked.saturating_add(socket::unacknowledged(target)?);
         if written > expected {
             let message = format!("{written} bytes written to the target, not {expected}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));

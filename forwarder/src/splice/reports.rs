@@ -77,7 +77,7 @@ impl Call {
 // === impl Reports ===
 
 impl Reports {
-    /// A place for the pair; `None` if the source has one. It must be given up by [`Self::leave`]
+    /// A place for the pair; `None` if the source has one, or nobody may go any more. It must be given up by [`Self::leave`]
     /// before either socket is closed. `true`: it is the only one.
     pub(super) fn enter(
         &self,
@@ -86,7 +86,8 @@ impl Reports {
         target: RawFd,
     ) -> Option<(Arc<Call>, bool)> {
         let mut seats = self.lock();
-        if seats.contains_key(&pair.source) {
+        // With the lock: whoever had a place before is called back.
+        if self.revoked().is_some() || seats.contains_key(&pair.source) {
             return None;
         }
         let call = Arc::<Call>::default();

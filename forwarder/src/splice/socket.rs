@@ -3,6 +3,7 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 
 /// The socket's `SO_COOKIE`: never used twice while this kernel runs.
@@ -31,14 +32,25 @@ pub fn quiet(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_low_water(socket, libc::c_int::MAX)
 }
 
+/// Has urgent data of the peer come like any other byte: otherwise it is left out of what is read,
+/// and whatever is behind it out of what [`consumed`] takes for unread. It may still come late: one
+/// read, and the kernel's parser, stop in front of it.
+pub fn keep_urgent(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SO_OOBINLINE, 1)
+}
+
 fn set_low_water(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
+    set(socket, libc::SO_RCVLOWAT, bytes)
+}
+
+fn set(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: an open descriptor, and a value of the length given that lives through the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            (&raw const bytes).cast(),
+            option,
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -51,9 +63,7 @@ fn set_low_water(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
 /// Counters of a connection at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpCounters {
-    /// Bytes written to the socket, by whomever, sent or not.
-    pub written: u64,
-    /// Bytes of those that the peer has acknowledged (one more if we dialled: the SYN counts).
+    /// Bytes that the peer has acknowledged (one more if we dialled: the SYN counts).
     pub acked: u64,
     /// Bytes received, read or not (one more if the peer has ended: the FIN counts).
     pub received: u64,
@@ -71,15 +81,33 @@ impl TcpCounters {
     /// Reads `struct tcp_info`, which grows with kernels but never changes.
     fn parse(info: &[u8]) -> Option<Self> {
         let u64_at = |at| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
-        let not_sent = u32::from_ne_bytes(*info.get(NOTSENT_BYTES..)?.first_chunk()?);
-        // Bytes sent again are counted as sent each time.
-        let sent = u64_at(BYTES_SENT)?.checked_sub(u64_at(BYTES_RETRANS)?)?;
-        Some(Self {
-            written: sent.checked_add(u64::from(not_sent))?,
-            acked: u64_at(BYTES_ACKED)?,
-            received: u64_at(BYTES_RECEIVED)?,
-        })
+        Some(Self { acked: u64_at(BYTES_ACKED)?, received: u64_at(BYTES_RECEIVED)? })
     }
+}
+
+/// Bytes written to the socket, by whomever, and not acknowledged by its peer.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    queue(socket, libc::TIOCOUTQ)
+}
+
+/// Bytes written to the socket since it was connected, by whomever, counted as
+/// [`TcpCounters::acked`] is.
+///
+/// Not from what `tcp_info` says is sent: the kernel counts there what never left the host (a full
+/// queue of the device, no route), and again when it does (Linux 6.18).
+///
+/// EBUSY: it cannot be said, the peer keeps acknowledging.
+pub fn written(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut before = TcpCounters::read(socket)?.acked;
+    for _ in 0..ATTEMPTS {
+        let waiting = unacknowledged(socket)?;
+        let after = TcpCounters::read(socket)?.acked;
+        if before == after {
+            return Ok(before.saturating_add(waiting));
+        }
+        before = after;
+    }
+    Err(Errno::EBUSY.into())
 }
 
 /// Bytes that have been taken from the socket's receive queue since it was connected, by whomever
@@ -101,17 +129,21 @@ pub fn consumed(socket: BorrowedFd<'_>) -> Option<u64> {
 
 /// Bytes in the socket's receive queue.
 fn unread(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    queue(socket, libc::FIONREAD)
+}
+
+fn queue(socket: BorrowedFd<'_>, which: libc::Ioctl) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: an open descriptor, and an int that the kernel may write to.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), which, &raw mut bytes) };
     match result {
         0 => u64::try_from(bytes).map_err(io::Error::other),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// How often [`consumed`] looks for a moment in which nothing comes.
-const ATTEMPTS: usize = 4;
+/// How often [`consumed`] and [`written`] look for a moment in which nothing comes.
+const ATTEMPTS: usize = 8;
 
 /// Reads a socket option; gives how many bytes the kernel wrote.
 fn option(socket: BorrowedFd<'_>, level: i32, name: i32, out: &mut [u8]) -> io::Result<usize> {
@@ -129,8 +161,5 @@ fn option(socket: BorrowedFd<'_>, level: i32, name: i32, out: &mut [u8]) -> io::
 // Offsets in `struct tcp_info` of the kernel's uapi/linux/tcp.h.
 const BYTES_ACKED: usize = 120;
 const BYTES_RECEIVED: usize = 128;
-const NOTSENT_BYTES: usize = 144;
-const BYTES_SENT: usize = 200;
-const BYTES_RETRANS: usize = 208;
 /// As much of it as is read.
-const TCP_INFO_BYTES: usize = 216;
+const TCP_INFO_BYTES: usize = 136;

@@ -1,5 +1,7 @@
 //! What there is in the kernel only.
 use super::*;
+use crate::splice::program::Pair;
+use crate::splice::reports::Reports;
 
 #[test]
 fn over_the_limit_of_all_legs_they_come_back_and_nobody_goes() {
@@ -175,4 +177,16 @@ fn a_source_is_in_one_pair_and_may_be_read_after_a_leg_was_dropped_coming_back()
             assert_eq!(&received, b"second");
         }
     });
+}
+
+#[test]
+fn nobody_takes_a_place_in_the_kernel_that_was_revoked() {
+    let (sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
+    let fds = [&sender, &receiver].map(std::os::fd::AsRawFd::as_raw_fd);
+    let pair = |source| Pair { source, target: 3, base: 0 };
+    let reports = Reports::default();
+    let (call, _) = reports.enter(pair(1), fds[0], fds[1]).unwrap();
+    reports.revoke("a test".to_owned());
+    assert!(call.is_back(), "who was there is called back");
+    assert!(reports.enter(pair(2), fds[0], fds[1]).is_none());
 }
