@@ -89,8 +89,14 @@ fn an_encoder_that_repeats_its_headers_survives_its_origin() {
             let near = Recorder::start(edge.rtmp, "live/a");
             // A frame that nobody could decode yet, and then GOPs that begin with headers.
             send(&mut encoder, &with_headers(&source, &[], 11, 15));
-            let sent = with_headers(&source, kinds, 15, 40);
+            // A player that waits for a keyframe begins at the newest one, so it is to have begun
+            // before there is another.
+            let mut sent = with_headers(&source, kinds, 15, 19);
             send(&mut encoder, &sent);
+            wait_until("the first GOP", seconds(5), || near.has(&sent[sent.len() - 1]));
+            let rest = with_headers(&source, kinds, 19, 40);
+            send(&mut encoder, &rest);
+            sent.extend(rest);
             let got = near.until_last(&sent, seconds(5));
             let video: Vec<&Tag> = got.iter().filter(|tag| tag.kind == VIDEO).collect();
             assert!(video[0].is_header() && video[1].is_keyframe(), "{path} {kinds:?}");
@@ -316,7 +322,7 @@ fn a_publisher_that_gave_up_leaves_its_place_while_an_origin_is_asked() {
         // does not even accept: its queue is full
         let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let full = full.expect("socket");
-        full.bind(&free_address().into()).expect("bind");
+        full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
         full.listen(0).expect("listen");
         let at = full.local_addr().expect("address").as_socket().expect("address");
         let _queue = std::net::TcpStream::connect(at).expect("connect");
