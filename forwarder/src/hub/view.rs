@@ -20,7 +20,7 @@ use crate::rtmp::Timestamp;
 /// tiny messages.
 const MAX_LAG_MESSAGES: u64 = 50_000;
 
-/// Most bytes that [`View::is_little_audio`]: two frames of a segment as networks carry it.
+/// Most bytes that [`View::is_little_audio`]: two segments as networks carry them.
 const LITTLE: u64 = 2800;
 
 /// How far a reader may be behind before it skips to the newest keyframe.
