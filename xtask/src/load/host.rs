@@ -22,8 +22,8 @@ pub struct Caller {
 pub enum Said<'a> {
     /// It publishes a stream of that name, and was told to go on.
     Publish(&'a str),
-    /// It plays on this message stream, and was told that media follows.
-    Play(u32),
+    /// It plays, and was told that media follows.
+    Play,
     /// A message of what it publishes.
     Media(MediaMessage<'a>),
 }
@@ -69,7 +69,7 @@ impl Caller {
                 }
                 Some(ServerEvent::Play(asked)) => {
                     self.session.accept_play(&asked, now);
-                    on(Said::Play(asked.msid), wire);
+                    on(Said::Play, wire);
                 }
                 Some(ServerEvent::Media(message)) => on(Said::Media(message), wire),
                 Some(_) => {}
