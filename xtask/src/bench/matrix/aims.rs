@@ -117,14 +117,16 @@ fn overhead(row: Option<&Row<'_>>) -> Aim {
     of_ours(text, row.and_then(Row::ours), |ours| {
         let per_write = |figures: &Figures| figures.us_per_write.unwrap_or(f64::NAN);
         let writes = |cell: &Cell<'_>| cell.median(|f| f.writes.unwrap_or(f64::NAN));
-        let floor = row.and_then(Row::floor);
-        let ratio = floor.and_then(|floor| ours.ratio(floor, per_write));
+        let Some(floor) = row.and_then(Row::floor).filter(|floor| floor.is_good()) else {
+            return ("no floor".to_owned(), None);
+        };
+        let ratio = ours.ratio(floor, per_write);
         let measured = format!(
             "{} ({:.1} writes a second for each player, the floor {:.1}; CPU {})",
             times(ratio),
             writes(ours),
-            floor.map_or(f64::NAN, writes),
-            times(floor.and_then(|floor| ours.ratio(floor, cpu)))
+            writes(floor),
+            times(ours.ratio(floor, cpu))
         );
         (measured, ratio.map(|ratio| ratio.median <= 1.1))
     })
