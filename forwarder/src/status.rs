@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub uptime_s: u64,
     /// Open RTMP connections.
     pub connections: usize,
+    /// Threads, each with its share of the connections.
+    pub shards: Vec<ShardStatus>,
     /// How 1:1 legs are carried: `user (reason)` or `kernel`.
     pub splice: String,
     /// Bytes in the kernel that the targets of all legs have not acknowledged, at most; 0.1 s old.
@@ -31,6 +33,18 @@ pub struct Snapshot {
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
     pub totals: Totals,
+}
+
+/// One thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShardStatus {
+    /// Its connections.
+    pub connections: usize,
+    /// Those of them that play without a leg.
+    pub players: usize,
+    /// Bytes received from publishers and origins since start.
+    pub received_bytes: u64,
 }
 
 /// Counters since start.

@@ -7,6 +7,7 @@ mod publishing;
 mod role;
 mod vhost;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -22,6 +23,8 @@ use vhost::{announced, carries_publishers, names_vhost};
 use super::end::End;
 use super::legged::Wish;
 use super::play::{self, Playing};
+use super::read::read_some;
+use super::shard::Counted;
 use super::socket::{abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
@@ -63,6 +66,7 @@ struct Connection {
     next_ping: Option<Instant>,
     /// What it was, for the line at its end.
     did: Option<(&'static str, StreamKey)>,
+    _counted: Counted,
 }
 
 impl Connection {
@@ -72,6 +76,7 @@ impl Connection {
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
+            _counted: Counted::new(shard.gauges(), |gauges| &gauges.connections),
             shard,
             io: Rc::new(io),
             peer,
@@ -91,7 +96,7 @@ impl Connection {
 
     async fn run(&mut self) -> Result<Never, End> {
         tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
-        let stop = self.shard.context().stop.clone();
+        let stop = self.shard.stop().clone();
         let mut stop = pin!(stop.cancelled());
         let mut stopping = false;
         let mut timer = pin!(sleep_until(self.deadline().into()));
@@ -99,12 +104,13 @@ impl Connection {
             self.send()?;
             self.sooner(timer.as_mut());
             let io = Rc::clone(&self.io);
+            // Polled for: a waiter each time costs a publisher more than its message does.
             tokio::select! {
-                ready = io.readable(), if !self.role.is_asking() => {
+                ready = poll_fn(|cx| io.poll_read_ready(cx)), if !self.role.is_asking() => {
                     ready.map_err(End::Io)?;
                     self.on_readable()?;
                 }
-                ready = io.writable(), if self.is_blocked() => {
+                ready = poll_fn(|cx| io.poll_write_ready(cx)), if self.is_blocked() => {
                     ready.map_err(End::Io)?;
                     self.on_writable();
                 }
@@ -133,10 +139,10 @@ impl Connection {
         for _ in 0..READS_PER_TURN {
             let shard = Rc::clone(&self.shard);
             let mut scratch = shard.scratch();
-            match self.io.try_read(&mut scratch) {
+            match read_some(&self.io, &mut scratch) {
                 Ok(0) => return Err(End::Closed("closed by peer")),
                 Ok(n) => {
-                    Totals::add(&shard.context().totals.received_bytes, n as u64);
+                    shard.count_received(n as u64);
                     self.take(&scratch[..n], now)?;
                     if n < scratch.len() || self.role.is_asking() {
                         break;

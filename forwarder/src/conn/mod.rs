@@ -10,6 +10,7 @@ mod fanout;
 mod legged;
 mod listener;
 mod play;
+mod read;
 mod shard;
 mod socket;
 mod subscriber;
@@ -27,7 +28,8 @@ pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missin
 pub use fanout::{Pace, Subscription};
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
-pub use shard::{Shard, ShardHandle, Shards};
+pub use read::read_some;
+pub use shard::{Gauges, Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
 pub use upstream::{
@@ -60,7 +62,7 @@ pub struct Context {
     noise: Mutex<(Option<Instant>, u32)>,
 }
 
-/// Counters of the process.
+/// Counters of the process. What is received is counted by shards ([`Gauges`]).
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "see crate::status::Totals")]
 pub struct Totals {
@@ -68,7 +70,6 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
-    pub received_bytes: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }

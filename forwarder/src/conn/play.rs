@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::fanout::{Pace, Subscription};
-use super::shard::Shard;
+use super::shard::{Counted, Shard};
 use super::subscriber::{State, SubscriberOptions};
 use crate::config::Play;
 use crate::hub::{LagLimits, Stream, Target};
@@ -19,6 +19,7 @@ pub(super) struct Playing {
     /// While it waits for a keyframe it is looked at more often.
     keyframe_look: Instant,
     sent_at_look: std::cell::Cell<u64>,
+    _counted: Counted,
 }
 
 impl Playing {
@@ -43,6 +44,7 @@ impl Playing {
             write_timeout: play.write_timeout,
             keyframe_look: Instant::now() + play.keyframe_wait,
             sent_at_look: std::cell::Cell::new(0),
+            _counted: Counted::new(shard.gauges(), |gauges| &gauges.players),
         }
     }
 

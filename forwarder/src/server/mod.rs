@@ -108,6 +108,7 @@ impl Server {
             Arc::clone(&context),
             Arc::clone(&registry),
             Arc::clone(&edges),
+            shards.gauges(),
             bound,
         ));
         for listener in listeners {

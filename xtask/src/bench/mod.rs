@@ -4,6 +4,7 @@
 //! turns in one run, the server has a core of its own, nothing asserts an absolute time, and a
 //! row that lost data says so.
 
+mod accept;
 mod audience;
 mod failover;
 mod forward;
@@ -70,6 +71,8 @@ enum Bench {
     Forward(forward::Args),
     /// Time from a TCP connect to the first complete keyframe.
     Join(join::Args),
+    /// Connections that come and go, a thousand a second, beside players who shall not notice.
+    Accept(accept::Args),
     /// Many players of one stream on one process: what is delivered, and what it costs.
     Players(players::Args),
     /// An origin of an edge is killed: which players notice, for how long, and what they miss.
@@ -119,6 +122,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Bench::Join(options) => {
             report::run(turns, args.json.as_deref(), |kind| join::measure(options, kind, cores))
+        }
+        Bench::Accept(options) => {
+            report::run(turns, args.json.as_deref(), |kind| accept::measure(options, kind, cores))
         }
         Bench::Players(options) => {
             players::check_limit(options, limit)?;
