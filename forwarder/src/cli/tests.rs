@@ -183,6 +183,7 @@ fn snapshot() -> Snapshot {
         pid: 4711,
         uptime_s: 3_700,
         connections: 14,
+        shards: Vec::new(),
         splice: "kernel".into(),
         kernel_backlog: 3 << 19,
         kernel_backlog_limit: 512 << 20,
