@@ -477,11 +477,7 @@ async fn soak(seed: u64, io_uring: bool) {
         );
         player.check(&origin);
     }
-    assert!(
-        origin.followed > 50,
-        "hardly ever written to together: {}",
-        origin.followed
-    );
+    assert!(origin.followed > 50, "hardly ever written to together: {}", origin.followed);
 }
 
 #[test]
