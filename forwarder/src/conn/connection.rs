@@ -22,7 +22,7 @@ use vhost::{announced, carries_publishers, names_vhost};
 use super::end::End;
 use super::legged::Wish;
 use super::play::{self, Playing};
-use super::socket::{abandon, give_up_after, tune_accepted};
+use super::socket::{SendBounds, abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
@@ -279,6 +279,7 @@ impl Connection {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
         give_up_after(&self.io, vhost.play.write_timeout.max(WRITE_TIMEOUT)).map_err(End::Io)?;
+        SendBounds::from(&vhost.play).apply(&self.io).map_err(End::Io)?;
         debug!(peer = %self.peer, stream = %key, "play");
         let io = Rc::clone(&self.io);
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
