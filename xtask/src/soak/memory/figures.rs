@@ -43,14 +43,16 @@ impl Figures {
 
     /// Reads them. `peers`: ports that the server connects to.
     pub fn take(server: &Server, peers: &[u16]) -> Result<Self> {
-        let status: Snapshot = http::get_json(server.api, "/api/v1/status")?;
         let pid = server.process.id();
+        // Before the API is asked: its connection is a file as well.
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let status: Snapshot = http::get_json(server.api, "/api/v1/status")?;
         let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let (unsent, unread) = queues(&fs::read_to_string("/proc/net/tcp")?, server.port, peers);
         Ok(Self {
             rss: field(&text, "VmRSS:")? << 10,
             anon: field(&text, "RssAnon:")? << 10,
-            fds: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            fds,
             threads: field(&text, "Threads:")?,
             unsent,
             unread,

@@ -8,6 +8,8 @@ use crate::load::float;
 /// parts of a hundred; the greater counts.
 const SLACK: u64 = 4 << 20;
 const SLACK_PERCENT: u64 = 10;
+/// Less than these are not compared.
+const LEAST_VALUES: usize = 4;
 /// Threads that only wait for work may come and go.
 const THREADS: u64 = 2;
 
@@ -48,9 +50,9 @@ pub fn judge(
 }
 
 /// Compares the medians of the second half's halves: in the first half memory is still being
-/// warmed up.
+/// warmed up. Of few values nothing can be said.
 fn growth(what: &str, bytes: &[u64]) -> Option<String> {
-    let second = bytes.get(bytes.len() / 2..)?;
+    let second = bytes.get(bytes.len() / 2..).filter(|second| second.len() >= LEAST_VALUES)?;
     let (early, late) = second.split_at(second.len() / 2);
     let (early, late) = (median(early)?, median(late)?);
     let slack = SLACK.max(early * SLACK_PERCENT / 100);
@@ -86,6 +88,9 @@ mod tests {
         let growing: Vec<u64> = (0..100).map(|n| (30 + n / 2) * MIB).collect();
         assert!(growth("RSS", &growing).unwrap().contains("grew from 67.0 to 73.0 MiB"));
         assert_eq!(growth("RSS", &[]), None);
+        assert_eq!(growth("RSS", &growing[..7]), None);
+        let few: Vec<u64> = (0..8).map(|n| n * 10 * MIB).collect();
+        assert!(growth("RSS", &few).is_some());
     }
 
     #[test]
