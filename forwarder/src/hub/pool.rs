@@ -1,0 +1,85 @@
+//! Memory of segments that nobody reads any more, for the next ones.
+//!
+//! A fresh mapping costs a page fault for every 4 KiB that is written to it, several times what the
+//! copy into it costs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use memmap2::MmapRaw;
+
+use super::index::Entry;
+
+/// Most pieces that are kept: what a few streams of many Mbit/s give back at each keyframe.
+const MOST: usize = 256;
+
+/// Messages of a segment whose list is kept with it; a longer one is the allocator's again.
+const MOST_ENTRIES: usize = 512;
+
+/// What a segment is made of.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) map: MmapRaw,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Pieces for all logs of a hub.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// The last is the one that was given back last: likely still in a cache.
+    pieces: Vec<Piece>,
+    /// How few there were at a time since the last [`Pool::trim`].
+    least: usize,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A piece whose bytes are those of somebody else, if there is one.
+    pub(super) fn take(&self) -> Option<Piece> {
+        let mut free = self.lock();
+        let piece = free.pieces.pop();
+        free.least = free.least.min(free.pieces.len());
+        piece
+    }
+
+    /// Gets a piece back.
+    pub(super) fn put(&self, mut piece: Piece) {
+        if piece.entries.capacity() > MOST_ENTRIES {
+            piece.entries = Vec::new();
+        }
+        piece.entries.clear();
+        let mut free = self.lock();
+        if free.pieces.len() < MOST {
+            free.pieces.push(piece);
+        }
+    }
+
+    /// Gives an eighth of what was not needed since the last time back to the system.
+    pub(super) fn trim(&self) {
+        let mut free = self.lock();
+        let idle = free.least.div_ceil(8);
+        // Unmapped when the lock is open again.
+        let gone: Vec<Piece> = free.pieces.drain(..idle).collect();
+        free.least = free.pieces.len();
+        drop(free);
+        drop(gone);
+    }
+
+    /// Pieces in it.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().pieces.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
