@@ -9,11 +9,11 @@ use memmap2::MmapRaw;
 
 use super::index::Entry;
 
-/// Most pieces that are kept: what a few streams of many Mbit/s give back at each keyframe.
+/// Most pieces that are kept, 16 MiB: what a few streams of many Mbit/s give back at each keyframe.
 const MOST: usize = 256;
 
 /// Messages of a segment whose list is kept with it; a longer one is the allocator's again.
-const MOST_ENTRIES: usize = 512;
+const MOST_ENTRIES: usize = 256;
 
 /// What a segment is made of.
 #[derive(Debug)]

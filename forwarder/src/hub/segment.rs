@@ -12,9 +12,10 @@ use memmap2::{MmapMut, MmapRaw};
 use super::index::Entry;
 use super::pool::{Piece, Pool};
 
-/// Bytes in a segment. Small enough that a slow reader pins little, large enough that a pass
-/// rarely meets a border; only pages that were written are resident.
-pub const SEGMENT_BYTES: usize = 256 << 10;
+/// Bytes in a segment. Small, because each stream holds up to two that are partly of use: the one
+/// its GOP begins in and the one that is being written. Large enough that a pass rarely meets a
+/// border.
+pub const SEGMENT_BYTES: usize = 64 << 10;
 
 /// A piece of a log. Offsets are the log's own: bytes since the stream began.
 ///
