@@ -22,7 +22,7 @@ const HEAVY: Synthetic = Synthetic { fps: 25, gop: 25, frame_bytes: 100_000, sta
 const PACKETS: u64 = 128 << 10;
 
 fn open_files(server: &Server) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", server.status().pid)).unwrap().count()
+    fs::read_dir(format!("/proc/{}/fd", server.status().pid)).expect("its files").count()
 }
 
 /// Most bytes that `server` has in the kernel for `peer` while `live` publishes `n` messages.
@@ -109,7 +109,7 @@ fn forward_of(slave: SocketAddr) -> SocketAddr {
         found = common::process::unread(slave).into_iter().max().filter(|(bytes, _)| *bytes > 0);
         found.is_some()
     });
-    found.unwrap().1
+    found.expect("a connection").1
 }
 
 #[test]
