@@ -7,20 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapRaw;
 
-use super::index::Entry;
-
 /// Most pieces that are kept, 16 MiB: what a few streams of many Mbit/s give back at each keyframe.
 const MOST: usize = 256;
-
-/// Messages of a segment whose list is kept with it; a longer one is the allocator's again.
-const MOST_ENTRIES: usize = 256;
-
-/// What a segment is made of.
-#[derive(Debug)]
-pub(super) struct Piece {
-    pub(super) map: MmapRaw,
-    pub(super) entries: Vec<Entry>,
-}
 
 /// Pieces for all logs of a hub.
 #[derive(Debug, Default)]
@@ -31,7 +19,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Free {
     /// The last is the one that was given back last: likely still in a cache.
-    pieces: Vec<Piece>,
+    pieces: Vec<MmapRaw>,
     /// How few there were at a time since the last [`Pool::trim`].
     least: usize,
 }
@@ -43,7 +31,7 @@ impl Pool {
     }
 
     /// A piece whose bytes are those of somebody else, if there is one.
-    pub(super) fn take(&self) -> Option<Piece> {
+    pub(super) fn take(&self) -> Option<MmapRaw> {
         let mut free = self.lock();
         let piece = free.pieces.pop();
         free.least = free.least.min(free.pieces.len());
@@ -51,11 +39,7 @@ impl Pool {
     }
 
     /// Gets a piece back.
-    pub(super) fn put(&self, mut piece: Piece) {
-        if piece.entries.capacity() > MOST_ENTRIES {
-            piece.entries = Vec::new();
-        }
-        piece.entries.clear();
+    pub(super) fn put(&self, piece: MmapRaw) {
         let mut free = self.lock();
         if free.pieces.len() < MOST {
             free.pieces.push(piece);
@@ -67,7 +51,7 @@ impl Pool {
         let mut free = self.lock();
         let idle = free.least.div_ceil(8);
         // Unmapped when the lock is open again.
-        let gone: Vec<Piece> = free.pieces.drain(..idle).collect();
+        let gone: Vec<MmapRaw> = free.pieces.drain(..idle).collect();
         free.least = free.pieces.len();
         drop(free);
         drop(gone);

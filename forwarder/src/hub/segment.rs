@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use memmap2::{MmapMut, MmapRaw};
 
 use super::index::Entry;
-use super::pool::{Piece, Pool};
+use super::pool::Pool;
 
 /// Bytes in a segment. Small, because each stream holds up to two that are partly of use: the one
 /// its GOP begins in and the one that is being written. Large enough that a pass rarely meets a
@@ -87,10 +87,8 @@ impl Segment {
 impl Drop for Segment {
     /// Nobody else has the segment: neither a reader nor its writer, for those hold the `Arc`.
     fn drop(&mut self) {
-        let entries = std::mem::take(&mut self.entries).into_inner();
-        let entries = entries.unwrap_or_else(PoisonError::into_inner);
         if let Some(map) = self.map.take() {
-            self.pool.put(Piece { map, entries });
+            self.pool.put(map);
         }
     }
 }
@@ -110,11 +108,8 @@ impl SegmentWriter {
         lead_end: u64,
         first_sequence: u64,
     ) -> io::Result<Self> {
-        let fresh = || {
-            let map = MmapRaw::from(MmapMut::map_anon(SEGMENT_BYTES)?);
-            io::Result::Ok(Piece { map, entries: Vec::new() })
-        };
-        let Piece { map, entries } = pool.take().map_or_else(fresh, Ok)?;
+        let fresh = || Ok(MmapRaw::from(MmapMut::map_anon(SEGMENT_BYTES)?));
+        let map = pool.take().map_or_else(fresh, io::Result::Ok)?;
         let segment = Segment {
             map: Some(map),
             pool: Arc::clone(pool),
@@ -122,7 +117,7 @@ impl SegmentWriter {
             lead_end,
             first_sequence,
             written: AtomicUsize::new(0),
-            entries: Mutex::new(entries),
+            entries: Mutex::new(Vec::new()),
         };
         Ok(Self { segment: Arc::new(segment) })
     }

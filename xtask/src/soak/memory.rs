@@ -50,8 +50,10 @@ const SLAVE_LIVES: Duration = Duration::from_secs(45);
 const SLAVE_IS_DEAD: Duration = Duration::from_secs(6);
 /// The process must have forgotten all who left within this: streams wait 5 s for their publisher.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(60);
-/// Then the allocator may give back what it wants to.
+/// From the start to the first look.
 const REST: Duration = Duration::from_secs(3);
+/// What all have left, the server gives back to the system in this time as far as it does.
+const SETTLED: Duration = Duration::from_secs(45);
 
 /// A sample, and when it was taken.
 #[derive(Clone, Debug, Serialize)]
@@ -206,7 +208,10 @@ impl Soak {
             }
             thread::sleep(Duration::from_millis(500));
         }
-        thread::sleep(REST);
+        let settled = Instant::now() + SETTLED;
+        while Instant::now() < settled && !process::interrupted() {
+            thread::sleep(TICK);
+        }
         let rest = self.sample(round, begin)?;
         let load = self.samples.iter().rev().find(|sample| sample.round == round);
         load.inspect(|load| println!("{}", load.figures.row(load.at, round, "load")));
