@@ -260,6 +260,8 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 audio_hold: c,
                 keyframe_wait: c,
                 write_timeout: d,
+                send_buffer: if on { 0 } else { 4096 },
+                notsent_lowat: if on { 512 << 20 } else { 0 },
             },
             publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
             forward: Forward {
@@ -273,6 +275,8 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 hung_timeout: b,
                 queue_length: c,
                 queue_bytes: bytes,
+                send_buffer: chunk_size as usize + 4096,
+                notsent_lowat: 0,
             },
             edge: Edge {
                 enabled: on,

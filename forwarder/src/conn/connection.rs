@@ -25,7 +25,7 @@ use super::legged::Wish;
 use super::play::{self, Playing};
 use super::read::read_some;
 use super::shard::Counted;
-use super::socket::{abandon, give_up_after, tune_accepted};
+use super::socket::{SendBounds, abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
@@ -285,6 +285,7 @@ impl Connection {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
         give_up_after(&self.io, vhost.play.write_timeout.max(WRITE_TIMEOUT)).map_err(End::Io)?;
+        SendBounds::from(&vhost.play).apply(&self.io).map_err(End::Io)?;
         debug!(peer = %self.peer, stream = %key, "play");
         let io = Rc::clone(&self.io);
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);

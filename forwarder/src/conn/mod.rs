@@ -35,7 +35,7 @@ pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use read::read_some;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
-pub use socket::tune_outgoing;
+pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
 pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,

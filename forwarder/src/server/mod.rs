@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::{Config, When};
-use crate::conn::{Acceptor, Context, Shards, bind};
+use crate::conn::{Acceptor, Context, Shards, bind, warn_of_send_bounds};
 use crate::edge::Edges;
 use crate::forward::{Registry, Supervisor};
 use crate::privilege;
@@ -99,6 +99,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
+        warn_of_send_bounds(&context.config);
 
         let registry = Arc::new(Registry::default());
         let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
