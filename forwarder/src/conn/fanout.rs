@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +89,16 @@ impl Fanout {
         });
         lanes.insert(id, Rc::downgrade(&lane));
         lane
+    }
+
+    /// Shows `look` every subscriber: its socket, its stream, and how far it is.
+    pub(super) fn each(&self, now: Instant, mut look: impl FnMut(RawFd, &Arc<Stream>, State)) {
+        for lane in self.lanes.borrow().values().filter_map(Weak::upgrade) {
+            let view = lane.view.borrow();
+            for subscriber in lane.subscribers.borrow().iter() {
+                look(subscriber.fd(), view.stream(), subscriber.state(&view, now));
+            }
+        }
     }
 
     /// Passes over lanes whenever they have something, for ever.

@@ -3,6 +3,7 @@
 //! A shard is a thread with a runtime of its own and a share of the sockets. A connection lives its
 //! whole life on one shard; what shards share is the hub and counters.
 
+mod client;
 mod connection;
 mod encoder;
 mod end;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+pub use client::{Bps, ClientState, RATE_WINDOW};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};

@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 use super::Context;
+use super::client::Clients;
 use super::fanout::Fanout;
 
 type Job = Box<dyn FnOnce(Rc<Shard>) + Send>;
@@ -22,6 +23,7 @@ type Job = Box<dyn FnOnce(Rc<Shard>) + Send>;
 pub struct Shard {
     context: Arc<Context>,
     fanout: Rc<Fanout>,
+    clients: Clients,
     tasks: TaskTracker,
     load: Arc<AtomicUsize>,
     scratch: RefCell<Box<[u8]>>,
@@ -50,6 +52,10 @@ impl Shard {
 
     pub(super) fn fanout(&self) -> &Rc<Fanout> {
         &self.fanout
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
     }
 }
 
@@ -97,6 +103,7 @@ impl Shards {
                 let shard = Rc::new(Shard {
                     context,
                     fanout: Rc::default(),
+                    clients: Clients::default(),
                     tasks: TaskTracker::new(),
                     load,
                     scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
@@ -111,6 +118,10 @@ impl Shards {
     pub fn least_loaded(&self) -> &ShardHandle {
         let load = |handle: &&ShardHandle| handle.load.load(Ordering::Relaxed);
         self.handles.iter().min_by_key(load).unwrap_or(&self.handles[0])
+    }
+
+    pub(super) fn handles(&self) -> &[ShardHandle] {
+        &self.handles
     }
 
     /// Lets the shards end once their tasks have, and waits for that.

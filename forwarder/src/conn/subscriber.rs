@@ -145,6 +145,11 @@ impl Subscriber {
         Self { fd: io.as_raw_fd(), io, options, inner: RefCell::new(inner), bell: Notify::new() }
     }
 
+    /// Of its socket.
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     pub(super) fn options(&self) -> &SubscriberOptions {
         &self.options
     }
