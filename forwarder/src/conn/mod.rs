@@ -14,6 +14,7 @@ mod play;
 mod shard;
 mod socket;
 mod subscriber;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -32,6 +33,7 @@ pub use listener::{Acceptor, bind};
 pub use shard::{Shard, ShardHandle, Shards};
 pub use socket::tune_outgoing;
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
+pub use taking::Taking;
 pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
