@@ -105,17 +105,24 @@ impl Fanout {
     pub(super) async fn run(self: Rc<Self>) {
         loop {
             self.inbox.bell.notified().await;
-            for id in self.inbox.take() {
-                let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
-                let Some(lane) = lane else { continue };
-                match lane.turn(Instant::now()) {
-                    Turn::Pass => lane.pass(),
-                    Turn::Later(due) => self.pass_later(id, &lane, due),
-                    Turn::Planned => {}
-                }
-            }
+            self.take_turns();
             // The sockets get their turn: what they bring makes the next pass larger.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Passes over the lanes that have something. Also before a single subscriber is sent what may be
+    /// much: a thousand that join would else write a group of pictures each in front of the frame
+    /// that all others wait for.
+    fn take_turns(&self) {
+        for id in self.inbox.take() {
+            let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
+            let Some(lane) = lane else { continue };
+            match lane.turn(Instant::now()) {
+                Turn::Pass => lane.pass(),
+                Turn::Later(due) => self.pass_later(id, &lane, due),
+                Turn::Planned => {}
+            }
         }
     }
 
@@ -230,6 +237,7 @@ impl Lane {
 /// A socket's place in a lane. Dropping it is the goodbye.
 #[derive(Debug)]
 pub struct Subscription {
+    fanout: Rc<Fanout>,
     lane: Rc<Lane>,
     subscriber: Rc<Subscriber>,
 }
@@ -244,6 +252,7 @@ impl Subscription {
         pace: Pace,
         lead: Vec<u8>,
     ) -> Self {
+        shard.fanout().take_turns();
         let lane = shard.fanout().lane(shard.context(), stream, pace);
         let subscriber = Rc::new(Subscriber::new(io, options, lead));
         subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
@@ -251,7 +260,8 @@ impl Subscription {
             stream.counters.players.fetch_add(1, Ordering::Relaxed);
         }
         lane.subscribers.borrow_mut().push(Rc::clone(&subscriber));
-        let subscription = Self { lane, subscriber };
+        let fanout = Rc::clone(shard.fanout());
+        let subscription = Self { fanout, lane, subscriber };
         subscription.advance(Subscriber::advance);
         subscription
     }
@@ -266,6 +276,7 @@ impl Subscription {
 
     /// The socket is writable again.
     pub fn on_writable(&self) {
+        self.fanout.take_turns();
         self.advance(Subscriber::unblock);
     }
 
