@@ -51,6 +51,8 @@ pub struct Config {
     /// come back to user space.
     #[serde(serialize_with = "serial::write_bytes")]
     pub kernel_backlog_limit: usize,
+    /// Write to many players by io_uring(7), where the kernel lets us.
+    pub io_uring: bool,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -302,6 +304,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(30),
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
+            io_uring: true,
             log: Log::default(),
             http_api: HttpApi::default(),
             vhosts: vec![Vhost::default()],

@@ -230,6 +230,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             drain_timeout,
             kernel: if json { When::Always } else { When::Never },
             kernel_backlog_limit: 1 << 16 | max_connections,
+            io_uring: !json,
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi { enabled: json, listen: "[::1]:0".parse().unwrap() },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),

@@ -3,14 +3,19 @@
 //! A shard is a thread with a runtime of its own and a share of the sockets. A connection lives its
 //! whole life on one shard; what shards share is the hub and counters.
 
+mod broadcast;
 mod client;
 mod connection;
+mod crowd;
 mod encoder;
 mod end;
 mod fanout;
+mod lane;
 mod legged;
 mod listener;
 mod play;
+#[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
+mod ring;
 mod shard;
 mod socket;
 mod subscriber;

@@ -1,6 +1,6 @@
 //! A subscriber: one socket that reads a log, as an offset and a few private bytes.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
@@ -58,8 +58,19 @@ pub(super) struct Subscriber {
     fd: RawFd,
     options: SubscriberOptions,
     inner: RefCell<Inner>,
+    /// Where its lane has it.
+    pub(super) seat: Cell<Seat>,
     /// Rung when its owner should look at its state.
     pub(super) bell: Notify,
+}
+
+/// A subscriber's place on its lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seat {
+    /// Among those who stand at the end of the log together.
+    Follower(usize),
+    /// Among those with a position of their own.
+    Other(usize),
 }
 
 #[derive(Debug)]
@@ -142,12 +153,55 @@ impl Subscriber {
             sent: Sent::default(),
             counted: Sent::default(),
         };
-        Self { fd: io.as_raw_fd(), io, options, inner: RefCell::new(inner), bell: Notify::new() }
+        let (inner, seat) = (RefCell::new(inner), Cell::new(Seat::Other(0)));
+        Self { fd: io.as_raw_fd(), io, options, inner, seat, bell: Notify::new() }
     }
 
-    /// Of its socket.
-    pub(super) fn fd(&self) -> RawFd {
+    /// Its socket.
+    pub(super) fn socket(&self) -> RawFd {
         self.fd
+    }
+
+    /// Whether it has got all up to `head` and has nothing of its own to get, so that what comes
+    /// next goes to it as it is.
+    pub(super) fn may_follow(&self, head: u64) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let at_head = matches!(inner.position, Position::At(offset) if offset == head);
+        let idle = inner.private.bytes.is_empty() && !inner.mid_message && !inner.paused;
+        let open = inner.blocked_since.is_none() && inner.failed.is_none();
+        let follows = at_head && idle && open && !inner.wants_copy(&self.options);
+        if follows {
+            inner.slack = None;
+        }
+        follows
+    }
+
+    /// It was sent all up to `offset`, and that has been counted.
+    pub(super) fn catch_up(&self, offset: u64) {
+        let inner = &mut *self.inner.borrow_mut();
+        if let Position::At(at) = &mut inner.position {
+            let bytes = offset.saturating_sub(*at);
+            inner.sent.bytes += bytes;
+            inner.counted.bytes += bytes;
+            *at = offset;
+        }
+    }
+
+    /// What came of a write of all from where it is to `head`.
+    pub(super) fn took(&self, head: u64, result: io::Result<usize>) {
+        let inner = &mut *self.inner.borrow_mut();
+        let Position::At(offset) = inner.position else { return };
+        let plan = Plan { before: (offset, offset), private: 0, after: (offset, head) };
+        match result {
+            Ok(written) => inner.advance_by(&plan, written as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                inner.failed = Some(error);
+                self.bell.notify_one();
+            }
+        }
     }
 
     pub(super) fn options(&self) -> &SubscriberOptions {
