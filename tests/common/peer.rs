@@ -267,9 +267,8 @@ impl Recorder {
                         let length = tag.body.len() as u64;
                         shared.tags.lock().unwrap().push(tag);
                         let pace = shared.pace.load(Ordering::Relaxed);
-                        if pace > 0 {
-                            std::thread::sleep(Duration::from_millis(length * 1000 / pace));
-                        }
+                        let pause = (length * 1000).checked_div(pace).unwrap_or_default();
+                        std::thread::sleep(Duration::from_millis(pause));
                     }
                     Some(Seen::Closed) => break,
                     Some(seen) => shared.other.lock().unwrap().push(seen),

@@ -67,6 +67,10 @@ pub struct Args {
     /// `queue_length` of the server, seconds.
     #[arg(long, default_value_t = 5)]
     queue: u64,
+    /// `send_buffer` of the server, bytes; else the kernel chooses, and a slow player's queue is full
+    /// only after megabytes.
+    #[arg(long)]
+    send_buffer: Option<usize>,
 }
 
 /// One turn.
@@ -303,11 +307,13 @@ fn skips(slow: &[ClientStatus]) -> (u64, f64, u64) {
 
 fn server(args: &Args, cores: Cores) -> Result<Server> {
     let [listen, api] = net::free_ports(2)?[..] else { bail!("no free ports") };
+    let buffer = args.send_buffer.map(|bytes| format!("send_buffer = {bytes}\n"));
     let config = format!(
         "max_connections = {}\nthreads = 1\n[[vhost]]\nname = \"__defaultVhost__\"\n\
-         [vhost.play]\nqueue_length = \"{}s\"\n",
+         [vhost.play]\nqueue_length = \"{}s\"\n{}",
         args.players + OTHER_FILES,
-        args.queue
+        args.queue,
+        buffer.unwrap_or_default()
     );
     let folder = cluster::target().join("bench");
     let ports = Ports { listen, api, forward: &[] };
