@@ -161,7 +161,7 @@ pub struct Play {
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub keyframe_wait: Duration,
-    /// A player whose socket takes nothing for so long is closed.
+    /// A player whose socket takes nothing, and that acknowledges nothing, for so long is closed.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub write_timeout: Duration,
     /// SO_SNDBUF of a player's connection, bytes; 0: the kernel chooses, and grows it as it sees fit.

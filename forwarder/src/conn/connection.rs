@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use role::Role;
@@ -20,6 +21,7 @@ use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 use vhost::{announced, carries_publishers, names_vhost};
 
+use super::client::Client;
 use super::end::End;
 use super::legged::Wish;
 use super::play::{self, Playing};
@@ -47,11 +49,12 @@ pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
 enum Never {}
 
 struct Connection {
+    client: Client,
     shard: Rc<Shard>,
     io: Rc<TcpStream>,
     peer: SocketAddr,
     session: ServerSession,
-    connect: Option<ConnectRequest>,
+    connect: Option<Arc<ConnectRequest>>,
     role: Role,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
@@ -60,7 +63,6 @@ struct Connection {
     out_blocked_since: Option<Instant>,
     /// Bytes that came while an origin was asked.
     unread: Vec<u8>,
-    sent_bytes: u64,
     /// Close at this time, once what was said is on its way.
     close_at: Option<Instant>,
     next_ping: Option<Instant>,
@@ -76,6 +78,7 @@ impl Connection {
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
+            client: Client::enter(&shard, &io, peer, now),
             _counted: Counted::new(shard.gauges(), |gauges| &gauges.connections),
             shard,
             io: Rc::new(io),
@@ -87,7 +90,6 @@ impl Connection {
             most_out: MAX_OUT,
             out_blocked_since: None,
             unread: Vec::new(),
-            sent_bytes: 0,
             close_at: None,
             next_ping: None,
             did: None,
@@ -152,6 +154,7 @@ impl Connection {
                 Err(error) => return Err(End::Io(error)),
             }
         }
+        self.client.received(self.session.bytes_received());
         self.flush();
         Ok(())
     }
@@ -207,6 +210,8 @@ impl Connection {
         if !config.vhosts.iter().any(carries_publishers) {
             drop(self.session.take_transcript());
         }
+        let request = Arc::new(request);
+        self.client.connected(&request);
         self.connect = Some(request);
     }
 
@@ -322,7 +327,7 @@ impl Connection {
         }
         self.next_ping = None;
         if let Role::Playing { playing, .. } = std::mem::replace(&mut self.role, Role::None) {
-            self.sent_bytes += playing.state().sent_bytes;
+            self.client.add_sent(playing.state().sent_bytes);
             self.out = playing.finish().map_err(End::Io)?;
             self.most_out = MAX_OUT + self.out.len();
         }
@@ -394,7 +399,7 @@ impl Connection {
             match self.io.try_write(&self.out) {
                 Ok(n) => {
                     self.out.drain(..n);
-                    self.sent_bytes += n as u64;
+                    self.client.add_sent(n as u64);
                     self.out_blocked_since = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -498,7 +503,7 @@ impl Connection {
 
     fn finish(mut self, end: &End, began: Instant) {
         if let Role::Playing { playing, .. } = &self.role {
-            self.sent_bytes += playing.state().sent_bytes;
+            self.client.add_sent(playing.state().sent_bytes);
         }
         // A last word, such as why a connect was refused, if the socket takes it at once. Not into
         // a player's stream, which may stand in the middle of a message.
@@ -520,7 +525,7 @@ impl Connection {
             None => ("none", String::new()),
         };
         let peer = self.peer;
-        let (received, sent) = (self.session.bytes_received(), self.sent_bytes);
+        let (received, sent) = (self.session.bytes_received(), self.client.sent());
         let ms = began.elapsed().as_millis() as u64;
         let reason = end.reason();
         if !matches!(end, End::Peer(_) | End::Stuck | End::Local(_)) {

@@ -50,6 +50,11 @@ impl Crowd {
         }
     }
 
+    /// Everyone, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Subscriber>> {
+        self.followers.iter().chain(&self.others)
+    }
+
     /// Tells one how far it is, if it is told only when somebody asks.
     pub(super) fn tell(&self, subscriber: &Subscriber) {
         if let Seat::Follower(_) = subscriber.seat.get() {

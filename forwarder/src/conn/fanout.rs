@@ -7,6 +7,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,21 +92,39 @@ impl Fanout {
         lane
     }
 
+    /// Shows `look` every subscriber: its socket, its stream, and how far it is.
+    pub(super) fn each(&self, now: Instant, mut look: impl FnMut(RawFd, &Arc<Stream>, State)) {
+        for lane in self.lanes.borrow().values().filter_map(Weak::upgrade) {
+            let (view, crowd) = (lane.view.borrow(), lane.crowd.borrow());
+            for subscriber in crowd.all() {
+                crowd.tell(subscriber);
+                look(subscriber.socket(), view.stream(), subscriber.state(&view, now));
+            }
+        }
+    }
+
     /// Passes over lanes whenever they have something, for ever.
     pub(super) async fn run(self: Rc<Self>) {
         loop {
             self.inbox.bell.notified().await;
-            for id in self.inbox.take() {
-                let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
-                let Some(lane) = lane else { continue };
-                match lane.turn(Instant::now()) {
-                    Turn::Pass => lane.pass(),
-                    Turn::Later(due) => self.pass_later(id, &lane, due),
-                    Turn::Planned => {}
-                }
-            }
+            self.take_turns();
             // The sockets get their turn: what they bring makes the next pass larger.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Passes over the lanes that have something. Also before a single subscriber is sent what may be
+    /// much: a thousand that join would else write a group of pictures each in front of the frame
+    /// that all others wait for.
+    fn take_turns(&self) {
+        for id in self.inbox.take() {
+            let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
+            let Some(lane) = lane else { continue };
+            match lane.turn(Instant::now()) {
+                Turn::Pass => lane.pass(),
+                Turn::Later(due) => self.pass_later(id, &lane, due),
+                Turn::Planned => {}
+            }
         }
     }
 
@@ -127,6 +146,7 @@ impl Fanout {
 /// A socket's place in a lane. Dropping it is the goodbye.
 #[derive(Debug)]
 pub struct Subscription {
+    fanout: Rc<Fanout>,
     lane: Rc<Lane>,
     subscriber: Rc<Subscriber>,
 }
@@ -141,6 +161,7 @@ impl Subscription {
         pace: Pace,
         lead: Vec<u8>,
     ) -> Self {
+        shard.fanout().take_turns();
         let lane = shard.fanout().lane(shard.context(), stream, pace);
         let subscriber = Rc::new(Subscriber::new(io, options, lead));
         subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
@@ -148,7 +169,8 @@ impl Subscription {
             stream.counters.players.fetch_add(1, Ordering::Relaxed);
         }
         lane.crowd.borrow_mut().insert(&subscriber);
-        let subscription = Self { lane, subscriber };
+        let fanout = Rc::clone(shard.fanout());
+        let subscription = Self { fanout, lane, subscriber };
         subscription.advance(Subscriber::advance);
         subscription
     }
@@ -164,6 +186,7 @@ impl Subscription {
 
     /// The socket is writable again.
     pub fn on_writable(&self) {
+        self.fanout.take_turns();
         self.advance(Subscriber::unblock);
     }
 

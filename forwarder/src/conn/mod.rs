@@ -4,6 +4,7 @@
 //! whole life on one shard; what shards share is the hub and counters.
 
 mod broadcast;
+mod client;
 mod connection;
 mod crowd;
 mod encoder;
@@ -19,6 +20,7 @@ mod ring;
 mod shard;
 mod socket;
 mod subscriber;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+pub use client::{Bps, ClientState, RATE_WINDOW};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
@@ -37,6 +40,7 @@ pub use read::read_some;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
 pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
+pub use taking::Taking;
 pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::Clients;
 use super::fanout::Fanout;
 use super::{Context, Totals};
 
@@ -23,6 +24,7 @@ type Job = Box<dyn FnOnce(Rc<Shard>) + Send>;
 pub struct Shard {
     context: Arc<Context>,
     fanout: Rc<Fanout>,
+    clients: Clients,
     tasks: TaskTracker,
     gauges: Arc<Gauges>,
     stop: CancellationToken,
@@ -102,6 +104,10 @@ impl Shard {
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
+    }
 }
 
 /// How other threads give a shard work.
@@ -157,6 +163,7 @@ impl Shards {
                     stop: context.stop.child_token(),
                     context,
                     fanout: Rc::default(),
+                    clients: Clients::default(),
                     tasks: TaskTracker::new(),
                     gauges,
                     scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
@@ -191,6 +198,10 @@ impl Shards {
     /// What each shard has.
     pub fn gauges(&self) -> Vec<Arc<Gauges>> {
         self.handles.iter().map(|handle| Arc::clone(&handle.gauges)).collect()
+    }
+
+    pub(super) fn handles(&self) -> &[ShardHandle] {
+        &self.handles
     }
 
     /// Lets the shards end once their tasks have, and waits for that.

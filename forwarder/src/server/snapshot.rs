@@ -58,6 +58,16 @@ impl Sampler {
         *rates = next;
     }
 
+    /// Every stream.
+    pub(super) fn streams(&self) -> Vec<Arc<Stream>> {
+        self.context.hub.list()
+    }
+
+    /// Every leg.
+    pub(super) fn legs(&self) -> Vec<LegStatus> {
+        self.edges.legs()
+    }
+
     /// The process now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();

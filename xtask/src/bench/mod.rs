@@ -12,9 +12,11 @@ mod join;
 mod players;
 mod report;
 mod servers;
+mod slow;
 mod source;
 pub mod splice;
 mod stall;
+mod storm;
 
 use std::path::PathBuf;
 
@@ -79,6 +81,10 @@ enum Bench {
     Failover(failover::Args),
     /// A player of an edge stops reading: what it costs, and what comes of it and of others.
     Stall(stall::Args),
+    /// Players that read slowly or not at all: what they cost the others, and what comes of them.
+    Slow(slow::Args),
+    /// Thousands join at once while others play: what those notice, and how long it takes.
+    Storm(storm::Args),
     /// 1:1 legs in user space and in the kernel, beside no relay and HAProxy: what a hop costs.
     Splice(splice::Args),
 }
@@ -90,7 +96,7 @@ enum Peer {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let ours = matches!(args.bench, Bench::Splice(_) | Bench::Failover(_) | Bench::Stall(_));
+    let ours = !matches!(args.bench, Bench::Forward(_) | Bench::Join(_) | Bench::Players(_));
     if ours && args.peer.is_some() {
         bail!("nobody takes turns with this one");
     }
@@ -100,6 +106,8 @@ pub fn run(args: &Args) -> Result<()> {
             return failover::run(options, args.rounds, args.json.as_deref());
         }
         Bench::Stall(options) => return stall::run(options, args.rounds, args.json.as_deref()),
+        Bench::Slow(options) => return slow::run(options, args.rounds, args.json.as_deref()),
+        Bench::Storm(options) => return storm::run(options, args.rounds, args.json.as_deref()),
         _ => {}
     }
     if !args.peer_only {
@@ -131,6 +139,10 @@ pub fn run(args: &Args) -> Result<()> {
             report::run(turns, args.json.as_deref(), |kind| players::measure(options, kind, cores))
         }
         // Have run above, as they take turns of their own.
-        Bench::Splice(_) | Bench::Failover(_) | Bench::Stall(_) => Ok(()),
+        Bench::Splice(_)
+        | Bench::Failover(_)
+        | Bench::Stall(_)
+        | Bench::Slow(_)
+        | Bench::Storm(_) => Ok(()),
     }
 }

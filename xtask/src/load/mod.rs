@@ -14,10 +14,10 @@ pub mod guest;
 pub mod histogram;
 pub mod link;
 pub mod publishers;
-mod report;
+pub mod report;
 mod run;
 pub mod stream;
-mod tally;
+pub mod tally;
 
 pub use args::Args;
 pub use run::run;

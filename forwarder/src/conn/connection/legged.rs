@@ -68,7 +68,7 @@ impl Connection {
             }
             Some(News::Ended { chunk_size, heard, sent, finished }) => {
                 self.role = Role::None;
-                self.sent_bytes += sent;
+                self.client.add_sent(sent);
                 self.session.end_relay(chunk_size, heard);
                 if finished {
                     self.session.finish_play(msid);
