@@ -1,11 +1,11 @@
 //! The same bytes to many sockets.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 use std::sync::Once;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, send, sendmsg};
 use tracing::{info, warn};
 
 use super::ring::Ring;
@@ -40,28 +40,34 @@ impl Broadcast {
         }
     }
 
-    /// Sends `bytes` to each socket once. Gives those that did not take all, the last first.
-    pub(super) fn send(&mut self, sockets: &[RawFd], bytes: &[u8]) -> Vec<Short> {
+    /// Sends `parts`, one after the other, to each socket once. Gives those that did not take all, the
+    /// last first.
+    pub(super) fn send(&mut self, sockets: &[RawFd], parts: &[IoSlice<'_>]) -> Vec<Short> {
         let mut short = Vec::new();
         match self.ring.as_mut().filter(|_| sockets.len() >= FEW) {
             Some(ring) => {
-                if let Err(error) = ring.send(sockets, bytes, &mut short) {
+                if let Err(error) = ring.send(sockets, parts, &mut short) {
                     warn!(%error, "io_uring failed: players are written to one by one");
                     self.ring = None;
                 }
             }
-            None => one_by_one(sockets, bytes, &mut short),
+            None => one_by_one(sockets, parts, &mut short),
         }
         short.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
         short
     }
 }
 
-fn one_by_one(sockets: &[RawFd], bytes: &[u8], short: &mut Vec<Short>) {
+fn one_by_one(sockets: &[RawFd], parts: &[IoSlice<'_>], short: &mut Vec<Short>) {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let len: usize = parts.iter().map(|part| part.len()).sum();
     for (at, socket) in sockets.iter().enumerate() {
-        match send(*socket, bytes, flags) {
-            Ok(sent) if sent == bytes.len() => {}
+        let sent = match parts {
+            [part] => send(*socket, part, flags),
+            _ => sendmsg::<()>(*socket, parts, &[], flags, None),
+        };
+        match sent {
+            Ok(sent) if sent == len => {}
             Ok(sent) => short.push((at, Ok(sent))),
             Err(Errno::EINTR) => short.push((at, Ok(0))),
             Err(error) => short.push((at, Err(error.into()))),
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn each_socket_gets_all_and_those_that_do_not_are_told() {
-        for mut way in ways() {
+        for (mut way, split) in ways().into_iter().chain(ways()).zip([0, 0, 1, 1000]) {
             // More than one batch, and not a multiple of one.
             let (ours, mut theirs) = pairs(301);
             // One that takes nothing, and one that is over.
@@ -106,7 +112,9 @@ mod tests {
             theirs[300].shutdown(std::net::Shutdown::Both).unwrap();
             let sockets: Vec<RawFd> = ours.iter().map(AsRawFd::as_raw_fd).collect();
             let bytes: Vec<u8> = (0..3000_u32).map(|n| n as u8).collect();
-            let short = way.send(&sockets, &bytes);
+            let (front, back) = bytes.split_at(split);
+            let parts = [IoSlice::new(front), IoSlice::new(back)];
+            let short = way.send(&sockets, &parts[usize::from(split == 0)..]);
             let told: Vec<_> = short.iter().map(|(at, result)| (*at, result.is_ok())).collect();
             assert_eq!(told, [(300, false), (7, false)]);
             assert_eq!(short[0].1.as_ref().unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -135,7 +143,7 @@ mod tests {
             let sockets: Vec<RawFd> = ends.iter().map(|(ours, _)| ours.as_raw_fd()).collect();
             // More than any socket takes at once.
             let bytes: Vec<u8> = (0..64_u32 << 20).map(|n| (n >> 8) as u8).collect();
-            let short = way.send(&sockets, &bytes);
+            let short = way.send(&sockets, &[IoSlice::new(&bytes)]);
             assert_eq!(short.len(), FEW);
             for (at, result) in short {
                 let taken = result.unwrap();

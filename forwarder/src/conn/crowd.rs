@@ -13,6 +13,9 @@ use super::broadcast::Broadcast;
 use super::subscriber::{Seat, Sent, Subscriber};
 use crate::hub::{LagLimits, Phase, View};
 
+/// Parts of the log that one write takes: the ends of two segments, and a few between.
+const PARTS: usize = 8;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
@@ -96,18 +99,18 @@ impl Crowd {
         let Some(lag) = self.lag.filter(|_| !self.followers.is_empty()) else {
             return Sent::default();
         };
-        let mut slices = [IoSlice::new(&[])];
-        view.slices(from, to, &mut slices);
-        let [bytes] = slices;
-        let whole = bytes.len() as u64 == to - from;
-        if !whole || view.phase() != Phase::Live || from < view.limit(&lag, now) {
+        let mut slices = [IoSlice::new(&[]); PARTS];
+        let parts = view.slices(from, to, &mut slices);
+        let parts = &slices[..parts];
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if bytes != to - from || view.phase() != Phase::Live || from < view.limit(&lag, now) {
             self.scatter();
             return Sent::default();
         }
-        if bytes.is_empty() {
+        if bytes == 0 {
             return Sent::default();
         }
-        let short = broadcast.send(&self.sockets, &bytes);
+        let short = broadcast.send(&self.sockets, parts);
         let took_all = self.followers.len() - short.len();
         for (at, result) in short {
             if let Some(subscriber) = self.take_follower(at) {
@@ -116,7 +119,7 @@ impl Crowd {
                 self.insert(&subscriber);
             }
         }
-        Sent { bytes: bytes.len() as u64 * took_all as u64, skips: 0 }
+        Sent { bytes: bytes * took_all as u64, skips: 0 }
     }
 
     /// Gives each follower a position of its own.

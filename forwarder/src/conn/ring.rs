@@ -3,12 +3,12 @@
 //! This is one of the few modules with `unsafe`: the kernel is given an address, and must be done
 //! with it before we return.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use io_uring::{IoUring, opcode, types};
-use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
+use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, msghdr};
 
 use super::broadcast::Short;
 
@@ -43,25 +43,27 @@ impl Ring {
     fn try_out(&mut self) -> io::Result<()> {
         let (ours, _theirs) = UnixStream::pair()?;
         let mut short = Vec::new();
-        self.send(&[ours.as_raw_fd()], b"?", &mut short)?;
+        let parts = [IoSlice::new(b"?"), IoSlice::new(b"!")];
+        self.send(&[ours.as_raw_fd()], &parts, &mut short)?;
+        self.send(&[ours.as_raw_fd()], &parts[..1], &mut short)?;
         match short.pop() {
             None => Ok(()),
             Some((_, result)) => result.and(Err(io::ErrorKind::WriteZero.into())),
         }
     }
 
-    /// Sends `bytes` to each socket once, without waiting for any of them. `short` gets the place
-    /// of each socket that did not take all, and how much it took. Errors: the ring is of no use
-    /// any more; `short` is right all the same.
+    /// Sends `parts`, one after the other, to each socket once, without waiting for any of them.
+    /// `short` gets the place of each socket that did not take all, and how much it took. Errors:
+    /// the ring is of no use any more; `short` is right all the same.
     pub(super) fn send(
         &mut self,
         sockets: &[RawFd],
-        bytes: &[u8],
+        parts: &[IoSlice<'_>],
         short: &mut Vec<Short>,
     ) -> io::Result<()> {
         let mut first = 0;
         for batch in sockets.chunks(BATCH) {
-            if let Err(error) = self.send_batch(first, batch, bytes, short) {
+            if let Err(error) = self.send_batch(first, batch, parts, short) {
                 short.extend((first + batch.len()..sockets.len()).map(|at| (at, Ok(0))));
                 return Err(error);
             }
@@ -74,20 +76,33 @@ impl Ring {
         &mut self,
         first: usize,
         batch: &[RawFd],
-        bytes: &[u8],
+        parts: &[IoSlice<'_>],
         short: &mut Vec<Short>,
     ) -> io::Result<()> {
-        // What does not fit is not taken, which is what a socket may do anyway.
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        // SAFETY: a msghdr is integers and pointers, all of which may be zero.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        // An IoSlice is laid out as an iovec, says its documentation; sendmsg(2) does not write to it.
+        message.msg_iov = parts.as_ptr().cast_mut().cast();
+        message.msg_iovlen = parts.len();
         let mut left = Places::default();
         for (at, socket) in batch.iter().enumerate() {
-            let send = opcode::Send::new(types::Fd(*socket), bytes.as_ptr(), len)
-                .flags(MSG_DONTWAIT | MSG_NOSIGNAL)
-                .build()
-                .user_data(at as u64);
-            // SAFETY: the kernel reads `bytes`, borrowed until this function returns, and it does
-            // not return before each send that the kernel took has completed. A socket that is
-            // closed, or no socket, is an error of that send.
+            let (socket, flags) = (types::Fd(*socket), MSG_DONTWAIT | MSG_NOSIGNAL);
+            let send = match parts {
+                // What does not fit is not taken, which is what a socket may do anyway.
+                [part] => {
+                    let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
+                    opcode::Send::new(socket, part.as_ptr(), len).flags(flags).build()
+                }
+                _ => opcode::SendMsg::new(socket, &raw const message)
+                    .flags(flags.cast_unsigned())
+                    .build(),
+            };
+            let send = send.user_data(at as u64);
+            // SAFETY: the kernel reads `message`, which lives in this function, and `parts` and what
+            // they point to, borrowed until it returns; and it does not return before each send that
+            // the kernel took has completed. A socket that is closed, or no socket, is an error of
+            // that send.
             if unsafe { self.ring.submission().push(&send) }.is_ok() {
                 left.insert(at);
             } else {
@@ -101,7 +116,7 @@ impl Ring {
                 let at = usize::try_from(done.user_data()).unwrap_or(usize::MAX);
                 left.remove(at);
                 match usize::try_from(done.result()) {
-                    Ok(sent) if sent == bytes.len() => {}
+                    Ok(sent) if sent == len => {}
                     Ok(sent) => short.push((first + at, Ok(sent))),
                     Err(_) => {
                         let error = io::Error::from_raw_os_error(-done.result());
