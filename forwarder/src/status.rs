@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub uptime_s: u64,
     /// Open RTMP connections.
     pub connections: usize,
+    /// Threads, each with its share of the connections.
+    pub shards: Vec<ShardStatus>,
     /// How 1:1 legs are carried: `user (reason)` or `kernel`.
     pub splice: String,
     /// Bytes in the kernel that the targets of all legs have not acknowledged, at most; 0.1 s old.
@@ -31,6 +33,18 @@ pub struct Snapshot {
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
     pub totals: Totals,
+}
+
+/// One thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShardStatus {
+    /// Its connections.
+    pub connections: usize,
+    /// Those of them that play without a leg.
+    pub players: usize,
+    /// Bytes received from publishers and origins since start.
+    pub received_bytes: u64,
 }
 
 /// Counters since start.
@@ -168,4 +182,131 @@ pub struct ForwardStatus {
     pub lag_ms: u64,
     /// Skips to a keyframe.
     pub skips: u64,
+}
+
+/// Some of the clients: connections that publish or play.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientPage {
+    /// Those asked for.
+    pub clients: Vec<ClientStatus>,
+    /// How many there are in all.
+    pub total: usize,
+    /// Shards that did not tell theirs in time; 0: this is complete.
+    pub unanswered: usize,
+}
+
+/// One client: SRS's fields, and from `state` on ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientStatus {
+    /// A number; the client keeps it as long as it is connected, and those that come later have
+    /// higher ones.
+    pub id: String,
+    /// Name of the vhost.
+    pub vhost: String,
+    /// `vhost/app/stream`.
+    pub stream: String,
+    /// Its address, without the port.
+    pub ip: String,
+    /// Page that holds the player; may be empty.
+    #[serde(rename = "pageUrl")]
+    pub page_url: String,
+    /// May be empty.
+    #[serde(rename = "swfUrl")]
+    pub swf_url: String,
+    /// As it said.
+    #[serde(rename = "tcUrl")]
+    pub tc_url: String,
+    /// `/app/stream`, behind the vhost's name if that is not the default.
+    pub url: String,
+    /// Name of the stream.
+    pub name: String,
+    /// `rtmp-play` or `fmle-publish`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it publishes.
+    pub publish: bool,
+    /// Seconds since it connected.
+    pub alive: f64,
+    /// Bytes sent to it.
+    pub send_bytes: u64,
+    /// Bytes received from it.
+    pub recv_bytes: u64,
+    /// Kilobits a second.
+    pub kbps: Kbps,
+    /// `publishing`; of players `playing`, `blocked` (its socket takes nothing) or `waiting` (for a
+    /// publisher); `kernel` or `user` for one with a leg.
+    pub state: String,
+    /// Its address with the port, as the log has it.
+    pub peer: String,
+    /// How far behind the live edge it reads, milliseconds.
+    pub lag_ms: u64,
+    /// Skips to a keyframe.
+    pub skips: u64,
+    /// How long its socket has taken nothing, milliseconds.
+    pub blocked_ms: u64,
+}
+
+/// Kilobits a second over the last 30 s, or since the client came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kbps {
+    /// From it.
+    pub recv_30s: u64,
+    /// To it.
+    pub send_30s: u64,
+}
+
+/// Which clients are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientQuery {
+    /// How many of them are left out at first.
+    pub start: usize,
+    /// How many are given then.
+    pub count: usize,
+    /// In which order.
+    pub sort: ClientOrder,
+}
+
+/// Orders of clients: all but the first begin with the highest, and equals stand as they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientOrder {
+    /// As they came.
+    #[default]
+    Id,
+    /// By lag.
+    Lag,
+    /// By skips.
+    Skips,
+    /// By how long they have been blocked.
+    Blocked,
+    /// By bytes sent to them.
+    Sent,
+}
+
+impl Default for ClientQuery {
+    /// SRS gives ten unless it is asked for more.
+    fn default() -> Self {
+        Self { start: 0, count: 10, sort: ClientOrder::Id }
+    }
+}
+
+impl ClientQuery {
+    /// The page of `clients`, which stand as they came.
+    pub fn page(self, mut clients: Vec<ClientStatus>, unanswered: usize) -> ClientPage {
+        let key = |client: &ClientStatus| match self.sort {
+            ClientOrder::Id => 0,
+            ClientOrder::Lag => client.lag_ms,
+            ClientOrder::Skips => client.skips,
+            ClientOrder::Blocked => client.blocked_ms,
+            ClientOrder::Sent => client.send_bytes,
+        };
+        clients.sort_by_key(|client| std::cmp::Reverse(key(client)));
+        let total = clients.len();
+        let clients = clients.into_iter().skip(self.start).take(self.count).collect();
+        ClientPage { clients, total, unanswered }
+    }
 }

@@ -2,7 +2,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -226,6 +226,8 @@ struct Shared {
     tags: Mutex<Vec<Tag>>,
     other: Mutex<Vec<Seen>>,
     paused: AtomicBool,
+    /// Bytes of bodies a second; 0: as they come.
+    pace: AtomicU64,
     stop: AtomicBool,
     ended: AtomicBool,
 }
@@ -261,7 +263,13 @@ impl Recorder {
                     continue;
                 }
                 match peer.next(Duration::from_millis(50)) {
-                    Some(Seen::Media(tag)) => shared.tags.lock().unwrap().push(tag),
+                    Some(Seen::Media(tag)) => {
+                        let length = tag.body.len() as u64;
+                        shared.tags.lock().unwrap().push(tag);
+                        let pace = shared.pace.load(Ordering::Relaxed);
+                        let pause = (length * 1000).checked_div(pace).unwrap_or_default();
+                        std::thread::sleep(Duration::from_millis(pause));
+                    }
                     Some(Seen::Closed) => break,
                     Some(seen) => shared.other.lock().unwrap().push(seen),
                     None => {}
@@ -290,6 +298,11 @@ impl Recorder {
     /// Stops or goes on reading from the socket.
     pub fn pause(&self, paused: bool) {
         self.shared.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Reads so many bytes a second of what is sent from now on; 0: all.
+    pub fn read_at_most(&self, bytes_per_second: u64) {
+        self.shared.pace.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Whether the server closed the connection.

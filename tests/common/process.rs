@@ -19,21 +19,53 @@ pub fn resident(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
+/// A line of /proc/net/tcp (IPv4 alone): ports of both ends, bytes not acknowledged by the peer, and
+/// not read by us.
+struct Queues {
+    local: u16,
+    remote: u16,
+    unacknowledged: u64,
+    unread: u64,
+}
+
+fn queues() -> Vec<Queues> {
+    // `sl local_address rem_address st tx_queue:rx_queue ...`, addresses as `0100007F:0050`
+    let parse = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let port = |at: usize| u16::from_str_radix(words.get(at)?.split_once(':')?.1, 16).ok();
+        let (sent, received) = words.get(4)?.split_once(':')?;
+        let bytes = |hex: &str| u64::from_str_radix(hex, 16).ok();
+        Some(Queues {
+            local: port(1)?,
+            remote: port(2)?,
+            unacknowledged: bytes(sent)?,
+            unread: bytes(received)?,
+        })
+    };
+    let all = std::fs::read_to_string("/proc/net/tcp").expect("sockets");
+    all.lines().filter_map(parse).collect()
+}
+
 /// What waits in the kernel's TCP queues of all connections to and from `servers`, bytes.
 #[track_caller]
 pub fn queued(servers: &[SocketAddr]) -> u64 {
-    let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap_or_default();
-    let all = std::fs::read_to_string("/proc/net/tcp").expect("sockets");
-    // `sl local_address rem_address st tx_queue:rx_queue ...`, addresses as `0100007F:0050`
-    let sockets = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let queues = sockets.filter_map(|socket| {
-        let port = |at: usize| Some(number(socket.get(at)?.split_once(':')?.1));
-        let ours =
-            |server: &SocketAddr| [port(1), port(2)].contains(&Some(u64::from(server.port())));
-        let (sent, received) = socket.get(4)?.split_once(':')?;
-        servers.iter().any(ours).then(|| number(sent) + number(received))
-    });
-    queues.sum()
+    let ours =
+        |of: &Queues| servers.iter().any(|server| [of.local, of.remote].contains(&server.port()));
+    queues().iter().filter(|of| ours(of)).map(|of| of.unacknowledged + of.unread).sum()
+}
+
+/// What `local` has sent to `remote`, or is to send, and is not acknowledged, bytes.
+pub fn unacknowledged(local: SocketAddr, remote: SocketAddr) -> u64 {
+    let ends = (local.port(), remote.port());
+    let is_it = |of: &&Queues| (of.local, of.remote) == ends;
+    queues().iter().find(is_it).map_or(0, |of| of.unacknowledged)
+}
+
+/// Bytes that each connection of `server` has not read, and its other end.
+pub fn unread(server: SocketAddr) -> Vec<(u64, SocketAddr)> {
+    let is_ours = |of: &Queues| of.local == server.port() && of.remote != 0;
+    let ends = queues().into_iter().filter(is_ours);
+    ends.map(|of| (of.unread, SocketAddr::new(server.ip(), of.remote))).collect()
 }
 
 /// Our xtask: of another package, so cargo has not made it for a test.

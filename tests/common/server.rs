@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use forwarder::status::{Snapshot, StreamStatus};
+use forwarder::status::{ClientPage, ClientStatus, Snapshot, StreamStatus};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::Process;
@@ -204,6 +205,25 @@ impl Server {
     pub fn status(&self) -> Snapshot {
         let body = http_get(self.api, "/api/v1/status").expect("status");
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("status: {e}: {body}"))
+    }
+
+    /// What the API says of clients; `query` is empty or begins with `?`.
+    #[track_caller]
+    pub fn clients(&self, query: &str) -> ClientPage {
+        let body = http_get(self.api, &format!("/api/v1/clients{query}")).expect("clients");
+        serde_json::from_str(&body).unwrap_or_else(|e| panic!("clients: {e}: {body}"))
+    }
+
+    /// What the API says of the client with this id; `None` if that there is none.
+    #[track_caller]
+    pub fn client(&self, id: &str) -> Option<ClientStatus> {
+        let body = http_get(self.api, &format!("/api/v1/clients/{id}")).expect("a client");
+        let mut body: Value = serde_json::from_str(&body).expect("JSON");
+        match body["code"].as_u64() {
+            Some(0) => Some(serde_json::from_value(body["client"].take()).expect("a client")),
+            Some(2049) => None,
+            _ => panic!("client {id}: {body}"),
+        }
     }
 
     /// What the API says of `app/stream` (on any vhost), if there is one.

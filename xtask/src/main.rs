@@ -48,7 +48,7 @@ enum Command {
     Bench(bench::Args),
     /// Many players and publishers for any RTMP server, and what became of them.
     Load(load::Args),
-    /// Carry random streams and compare every byte.
+    /// The same load for hours: bytes compared, or memory watched.
     Soak(soak::Args),
     /// The relay that `bench splice` measures.
     #[command(hide = true)]

@@ -1,4 +1,6 @@
 //! `forwarder status`
+pub(super) mod clients;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,12 +14,16 @@ use tokio::net::TcpStream;
 
 use super::{Failure, complain, say};
 use crate::config::DEFAULT_VHOST;
-use crate::status::{ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus};
+use crate::status::{
+    ClientOrder, ClientQuery, ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus,
+};
 
 /// Everything a server on this machine has to say fits into a moment.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Ten thousand streams with ten destinations each stay below this.
 const MAX_ANSWER: usize = 64 << 20;
+/// Where the API tells of the process.
+pub(super) const STATUS: &str = "/api/v1/status";
 /// Legs shown: an edge may have one for each of thousands of players.
 const MAX_LEGS: usize = 50;
 
@@ -30,6 +36,15 @@ pub(super) struct Args {
     /// Print the API's JSON
     #[arg(long)]
     json: bool,
+    /// Show publishers and players one by one
+    #[arg(long)]
+    clients: bool,
+    /// In which order; those with most come first
+    #[arg(long, value_enum, value_name = "KEY", default_value = "id", requires = "clients")]
+    sort: ClientOrder,
+    /// How many of them
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "clients")]
+    count: usize,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -47,24 +62,31 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn answer(args: &Args) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let query = ClientQuery { start: 0, count: args.count, sort: args.sort };
+    let path = if args.clients { clients::path(query) } else { STATUS.to_owned() };
     let body = runtime.block_on(async {
-        let asked = tokio::time::timeout(TIMEOUT, ask(&args.api)).await;
+        let asked = tokio::time::timeout(TIMEOUT, ask(&args.api, &path)).await;
         asked.unwrap_or_else(|_| bail!("no answer within {} s", TIMEOUT.as_secs()))
     })?;
     if args.json {
         return Ok(String::from_utf8_lossy(&body).into_owned());
     }
-    let snapshot = serde_json::from_slice(&body).context("the answer is not forwarder's")?;
+    const FOREIGN: &str = "the answer is not forwarder's";
+    if args.clients {
+        let answer: clients::Answer = serde_json::from_slice(&body).context(FOREIGN)?;
+        return Ok(clients::table(&answer.page));
+    }
+    let snapshot = serde_json::from_slice(&body).context(FOREIGN)?;
     Ok(table(&snapshot))
 }
 
-/// Asks the API at `address`, `host:port`.
-pub(super) async fn ask(address: &str) -> anyhow::Result<Bytes> {
+/// Asks the API at `address`, `host:port`, for `path`.
+pub(super) async fn ask(address: &str, path: &str) -> anyhow::Result<Bytes> {
     let socket = TcpStream::connect(address)
         .await
         .context("cannot connect (is [http_api] enabled there?)")?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
-    let request = Request::get("/api/v1/status")
+    let request = Request::get(path)
         .header(header::HOST, address)
         .body(Empty::<Bytes>::new())
         .context("not an address")?;

@@ -6,7 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::Config;
-use crate::status::{ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus, Totals};
+use crate::http::Facts;
+use crate::status::{
+    ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, PullStatus, Snapshot,
+    StreamStatus, Totals,
+};
 
 #[test]
 fn clap_finds_no_fault() {
@@ -26,10 +30,12 @@ fn both_ways_of_saying_it_are_understood() {
         "forwarder import f",
         "forwarder status",
         "forwarder status --api [::1]:1985 --json",
+        "forwarder status --clients --sort skips --count 3",
     ] {
         assert!(parse(line).is_ok_and(|cli| cli.command.is_some()), "{line}");
     }
-    for line in ["forwarder", "forwarder run", "forwarder -t", "forwarder -c f status"] {
+    let bad = ["forwarder", "forwarder run", "forwarder -t", "forwarder -c f status"];
+    for line in bad.into_iter().chain(["forwarder status --sort lag"]) {
         assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");
     }
     for line in ["forwarder -v", "forwarder -V", "forwarder --version", "forwarder --help"] {
@@ -59,17 +65,64 @@ fn an_import_loads_to_the_same_and_carries_its_notes() {
     assert_eq!(Config::from_toml(&text, "f").expect("TOML"), loaded.config);
 }
 
+#[derive(Clone)]
+struct Told;
+
+impl Facts for Told {
+    fn snapshot(&self) -> Snapshot {
+        snapshot()
+    }
+
+    async fn clients(&self, _: ClientQuery) -> ClientPage {
+        ClientPage::default()
+    }
+
+    async fn client(&self, _: &str) -> Option<ClientStatus> {
+        None
+    }
+}
+
+#[test]
+fn clients_are_a_table() {
+    let player = ClientStatus {
+        id: "7".into(),
+        vhost: "v.test".into(),
+        stream: "v.test/live/a".into(),
+        name: "a".into(),
+        peer: "10.0.0.9:40000".into(),
+        state: "blocked".into(),
+        lag_ms: 1200,
+        skips: 2,
+        blocked_ms: 300,
+        send_bytes: 3 << 20,
+        recv_bytes: 4 << 10,
+        kbps: Kbps { recv_30s: 0, send_30s: 500 },
+        alive: 61.5,
+        ..ClientStatus::default()
+    };
+    let page = ClientPage { clients: vec![player], total: 12, unanswered: 1 };
+    assert_eq!(
+        status::clients::table(&page),
+        "\
+CLIENT  ADDRESS         STREAM         STATE    LAG      SKIPS  BLOCKED  SENT     RECEIVED  RATE          UP
+7       10.0.0.9:40000  v.test/live/a  blocked  1200 ms  2      300 ms   3.0 MiB  4.0 KiB   500.0 kbit/s  1m01s
+1 of 12 clients
+1 shards did not tell theirs in time
+"
+    );
+}
+
 #[tokio::test]
 async fn status_asks_the_api() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(crate::http::serve(listener, snapshot, shutdown.clone()));
-    let body = status::ask(&address).await.expect("an answer");
+    let serving = tokio::spawn(crate::http::serve(listener, Told, shutdown.clone()));
+    let body = status::ask(&address, status::STATUS).await.expect("an answer");
     assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());
     shutdown.cancel();
     serving.await.expect("no panic").expect("a clean end");
-    assert!(status::ask(&address).await.is_err());
+    assert!(status::ask(&address, status::STATUS).await.is_err());
 }
 
 #[test]
@@ -183,6 +236,7 @@ fn snapshot() -> Snapshot {
         pid: 4711,
         uptime_s: 3_700,
         connections: 14,
+        shards: Vec::new(),
         splice: "kernel".into(),
         kernel_backlog: 3 << 19,
         kernel_backlog_limit: 512 << 20,

@@ -28,6 +28,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         drain_timeout: file.drain_timeout,
         kernel: file.kernel,
         kernel_backlog_limit: file.kernel_backlog_limit,
+        io_uring: file.io_uring,
         log: file.log,
         http_api: file.http_api,
         vhosts: file.vhost,
@@ -83,6 +84,7 @@ struct File {
     kernel: When,
     #[serde(deserialize_with = "serial::bytes")]
     kernel_backlog_limit: usize,
+    io_uring: bool,
     /// The default of the vhosts'.
     #[serde(deserialize_with = "serial::optional_chunk_size")]
     chunk_size: Option<u32>,
@@ -102,6 +104,7 @@ impl Default for File {
             drain_timeout,
             kernel,
             kernel_backlog_limit,
+            io_uring,
             log,
             http_api,
             ..
@@ -114,6 +117,7 @@ impl Default for File {
             drain_timeout,
             kernel,
             kernel_backlog_limit,
+            io_uring,
             chunk_size: None,
             log,
             http_api,

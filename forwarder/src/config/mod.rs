@@ -26,6 +26,11 @@ use error::Source;
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
 
+/// Unsent bytes that the kernel holds for a peer at most, unless told otherwise. What is under way
+/// is not bounded by it, so it costs a peer that is far away nothing, and one that does not read
+/// costs this instead of megabytes.
+const NOTSENT_LOWAT: usize = 128 << 10;
+
 /// Largest configuration file; SRS's own `full.conf` has 80 KB.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -51,6 +56,8 @@ pub struct Config {
     /// come back to user space.
     #[serde(serialize_with = "serial::write_bytes")]
     pub kernel_backlog_limit: usize,
+    /// Write to many players by io_uring(7), where the kernel lets us.
+    pub io_uring: bool,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -154,9 +161,16 @@ pub struct Play {
     /// How long a joiner without a GOP waits for a keyframe before it starts at the live edge.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub keyframe_wait: Duration,
-    /// A player whose socket takes nothing for so long is closed.
+    /// A player whose socket takes nothing, and that acknowledges nothing, for so long is closed.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub write_timeout: Duration,
+    /// SO_SNDBUF of a player's connection, bytes; 0: the kernel chooses, and grows it as it sees fit.
+    #[serde(deserialize_with = "serial::buffer", serialize_with = "serial::write_bytes")]
+    pub send_buffer: usize,
+    /// TCP_NOTSENT_LOWAT of a player's connection: bytes that may wait in the kernel behind those under way;
+    /// 0: no bound.
+    #[serde(deserialize_with = "serial::buffer", serialize_with = "serial::write_bytes")]
+    pub notsent_lowat: usize,
 }
 
 /// `[vhost.publish]`
@@ -198,6 +212,13 @@ pub struct Forward {
     /// As `queue_length`, in bytes.
     #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
     pub queue_bytes: usize,
+    /// SO_SNDBUF of a connection to a destination, bytes; 0: the kernel chooses, and grows it as it sees fit.
+    #[serde(deserialize_with = "serial::buffer", serialize_with = "serial::write_bytes")]
+    pub send_buffer: usize,
+    /// TCP_NOTSENT_LOWAT of a connection to a destination: bytes that may wait in the kernel behind those under way;
+    /// 0: no bound.
+    #[serde(deserialize_with = "serial::buffer", serialize_with = "serial::write_bytes")]
+    pub notsent_lowat: usize,
 }
 
 /// `[vhost.edge]`
@@ -302,6 +323,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(30),
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
+            io_uring: true,
             log: Log::default(),
             http_api: HttpApi::default(),
             vhosts: vec![Vhost::default()],
@@ -355,6 +377,8 @@ impl Default for Play {
             audio_hold: Duration::from_millis(40),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
+            send_buffer: 0,
+            notsent_lowat: NOTSENT_LOWAT,
         }
     }
 }
@@ -379,6 +403,8 @@ impl Default for Forward {
             hung_timeout: Duration::from_secs(10),
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
+            send_buffer: 0,
+            notsent_lowat: NOTSENT_LOWAT,
         }
     }
 }

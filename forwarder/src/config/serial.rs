@@ -11,9 +11,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq as _, Serializer};
 
 use super::values::{
-    CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Repeatable, at_least_a_moment, bytes_in_range, in_range,
-    parse_bytes, parse_duration, parse_level, parse_listen, parse_origin_vhost, parse_vhost_name,
-    show_bytes, show_duration, unique,
+    CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Repeatable, at_least_a_moment, buffer_in_range, bytes_in_range,
+    in_range, parse_buffer, parse_bytes, parse_duration, parse_level, parse_listen,
+    parse_origin_vhost, parse_vhost_name, show_bytes, show_duration, unique,
 };
 use super::{Destination, DestinationError};
 
@@ -67,6 +67,19 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> 
             u64::try_from(number)
                 .map_err(|_| format!("{number} is not a size"))
                 .and_then(bytes_in_range)
+        },
+    })
+}
+
+/// A size in bytes of what the kernel may hold; 0: as it likes.
+pub(super) fn buffer<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
+    d.deserialize_any(Scalar {
+        what: "a size",
+        text: parse_buffer,
+        integer: |number| {
+            u64::try_from(number)
+                .map_err(|_| format!("{number} is not a size"))
+                .and_then(buffer_in_range)
         },
     })
 }

@@ -230,6 +230,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             drain_timeout,
             kernel: if json { When::Always } else { When::Never },
             kernel_backlog_limit: 1 << 16 | max_connections,
+            io_uring: !json,
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi { enabled: json, listen: "[::1]:0".parse().unwrap() },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
@@ -259,6 +260,8 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 audio_hold: c,
                 keyframe_wait: c,
                 write_timeout: d,
+                send_buffer: if on { 0 } else { 4096 },
+                notsent_lowat: if on { 512 << 20 } else { 0 },
             },
             publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
             forward: Forward {
@@ -272,6 +275,8 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 hung_timeout: b,
                 queue_length: c,
                 queue_bytes: bytes,
+                send_buffer: chunk_size as usize + 4096,
+                notsent_lowat: 0,
             },
             edge: Edge {
                 enabled: on,

@@ -26,6 +26,9 @@ pub(super) const THREADS_MAX: i64 = 1024;
 /// Less would skip within one keyframe of an ordinary stream.
 const BYTES_MIN: u64 = 64 << 10;
 const BYTES_MAX: u64 = 64 << 30;
+/// Less holds no chunk; more does not fit into what Linux takes for SO_SNDBUF, which it doubles.
+const BUFFER_MIN: u64 = 4 << 10;
+const BUFFER_MAX: u64 = 512 << 20;
 /// Deadlines shorter than this end healthy connections.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// Keeps deadlines far from the end of every clock.
@@ -74,6 +77,15 @@ pub(super) fn at_least_a_moment(duration: Duration) -> Result<Duration, String> 
 
 /// A number of bytes, or `"16MiB"`; K, M and G count in 1024s with or without `iB`.
 pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
+    count_bytes(text).and_then(bytes_in_range)
+}
+
+/// As `parse_bytes`, for what the kernel is asked to hold; 0: as much as it likes.
+pub(super) fn parse_buffer(text: &str) -> Result<usize, String> {
+    count_bytes(text).and_then(buffer_in_range)
+}
+
+fn count_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
     let shift = match unit {
         "" | "B" => 0,
@@ -86,10 +98,9 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
             ));
         }
     };
-    let bytes = number
+    number
         .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| format!("`{text}` is not a size\nwrite a whole number: \"1536K\""))?;
-    bytes_in_range(bytes)
+        .ok_or_else(|| format!("`{text}` is not a size\nwrite a whole number: \"1536K\""))
 }
 
 pub(super) fn bytes_in_range(bytes: u64) -> Result<usize, String> {
@@ -97,6 +108,13 @@ pub(super) fn bytes_in_range(bytes: u64) -> Result<usize, String> {
         .ok()
         .filter(|_| (BYTES_MIN..=BYTES_MAX).contains(&bytes))
         .ok_or_else(|| format!("{bytes} bytes is out of range\nfrom 64KiB to 64GiB"))
+}
+
+pub(super) fn buffer_in_range(bytes: u64) -> Result<usize, String> {
+    usize::try_from(bytes)
+        .ok()
+        .filter(|_| bytes == 0 || (BUFFER_MIN..=BUFFER_MAX).contains(&bytes))
+        .ok_or_else(|| format!("{bytes} bytes is out of range\nfrom 4KiB to 512MiB, or 0"))
 }
 
 /// `number` if it is within the bounds.

@@ -7,10 +7,12 @@ mod publishing;
 mod role;
 mod vhost;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use role::Role;
@@ -19,10 +21,13 @@ use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 use vhost::{announced, carries_publishers, names_vhost};
 
+use super::client::Client;
 use super::end::End;
 use super::legged::Wish;
 use super::play::{self, Playing};
-use super::socket::{abandon, give_up_after, tune_accepted};
+use super::read::read_some;
+use super::shard::Counted;
+use super::socket::{SendBounds, abandon, give_up_after, tune_accepted};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
@@ -44,11 +49,12 @@ pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
 enum Never {}
 
 struct Connection {
+    client: Client,
     shard: Rc<Shard>,
     io: Rc<TcpStream>,
     peer: SocketAddr,
     session: ServerSession,
-    connect: Option<ConnectRequest>,
+    connect: Option<Arc<ConnectRequest>>,
     role: Role,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
@@ -57,12 +63,12 @@ struct Connection {
     out_blocked_since: Option<Instant>,
     /// Bytes that came while an origin was asked.
     unread: Vec<u8>,
-    sent_bytes: u64,
     /// Close at this time, once what was said is on its way.
     close_at: Option<Instant>,
     next_ping: Option<Instant>,
     /// What it was, for the line at its end.
     did: Option<(&'static str, StreamKey)>,
+    _counted: Counted,
 }
 
 impl Connection {
@@ -72,6 +78,8 @@ impl Connection {
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
+            client: Client::enter(&shard, &io, peer, now),
+            _counted: Counted::new(shard.gauges(), |gauges| &gauges.connections),
             shard,
             io: Rc::new(io),
             peer,
@@ -82,7 +90,6 @@ impl Connection {
             most_out: MAX_OUT,
             out_blocked_since: None,
             unread: Vec::new(),
-            sent_bytes: 0,
             close_at: None,
             next_ping: None,
             did: None,
@@ -91,7 +98,7 @@ impl Connection {
 
     async fn run(&mut self) -> Result<Never, End> {
         tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
-        let stop = self.shard.context().stop.clone();
+        let stop = self.shard.stop().clone();
         let mut stop = pin!(stop.cancelled());
         let mut stopping = false;
         let mut timer = pin!(sleep_until(self.deadline().into()));
@@ -99,12 +106,13 @@ impl Connection {
             self.send()?;
             self.sooner(timer.as_mut());
             let io = Rc::clone(&self.io);
+            // Polled for: a waiter each time costs a publisher more than its message does.
             tokio::select! {
-                ready = io.readable(), if !self.role.is_asking() => {
+                ready = poll_fn(|cx| io.poll_read_ready(cx)), if !self.role.is_asking() => {
                     ready.map_err(End::Io)?;
                     self.on_readable()?;
                 }
-                ready = io.writable(), if self.is_blocked() => {
+                ready = poll_fn(|cx| io.poll_write_ready(cx)), if self.is_blocked() => {
                     ready.map_err(End::Io)?;
                     self.on_writable();
                 }
@@ -133,10 +141,10 @@ impl Connection {
         for _ in 0..READS_PER_TURN {
             let shard = Rc::clone(&self.shard);
             let mut scratch = shard.scratch();
-            match self.io.try_read(&mut scratch) {
+            match read_some(&self.io, &mut scratch) {
                 Ok(0) => return Err(End::Closed("closed by peer")),
                 Ok(n) => {
-                    Totals::add(&shard.context().totals.received_bytes, n as u64);
+                    shard.count_received(n as u64);
                     self.take(&scratch[..n], now)?;
                     if n < scratch.len() || self.role.is_asking() {
                         break;
@@ -146,6 +154,7 @@ impl Connection {
                 Err(error) => return Err(End::Io(error)),
             }
         }
+        self.client.received(self.session.bytes_received());
         self.flush();
         Ok(())
     }
@@ -201,6 +210,8 @@ impl Connection {
         if !config.vhosts.iter().any(carries_publishers) {
             drop(self.session.take_transcript());
         }
+        let request = Arc::new(request);
+        self.client.connected(&request);
         self.connect = Some(request);
     }
 
@@ -279,6 +290,7 @@ impl Connection {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
         give_up_after(&self.io, vhost.play.write_timeout.max(WRITE_TIMEOUT)).map_err(End::Io)?;
+        SendBounds::from(&vhost.play).apply(&self.io).map_err(End::Io)?;
         debug!(peer = %self.peer, stream = %key, "play");
         let io = Rc::clone(&self.io);
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
@@ -315,7 +327,7 @@ impl Connection {
         }
         self.next_ping = None;
         if let Role::Playing { playing, .. } = std::mem::replace(&mut self.role, Role::None) {
-            self.sent_bytes += playing.state().sent_bytes;
+            self.client.add_sent(playing.state().sent_bytes);
             self.out = playing.finish().map_err(End::Io)?;
             self.most_out = MAX_OUT + self.out.len();
         }
@@ -387,7 +399,7 @@ impl Connection {
             match self.io.try_write(&self.out) {
                 Ok(n) => {
                     self.out.drain(..n);
-                    self.sent_bytes += n as u64;
+                    self.client.add_sent(n as u64);
                     self.out_blocked_since = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -491,7 +503,7 @@ impl Connection {
 
     fn finish(mut self, end: &End, began: Instant) {
         if let Role::Playing { playing, .. } = &self.role {
-            self.sent_bytes += playing.state().sent_bytes;
+            self.client.add_sent(playing.state().sent_bytes);
         }
         // A last word, such as why a connect was refused, if the socket takes it at once. Not into
         // a player's stream, which may stand in the middle of a message.
@@ -513,7 +525,7 @@ impl Connection {
             None => ("none", String::new()),
         };
         let peer = self.peer;
-        let (received, sent) = (self.session.bytes_received(), self.sent_bytes);
+        let (received, sent) = (self.session.bytes_received(), self.client.sent());
         let ms = began.elapsed().as_millis() as u64;
         let reason = end.reason();
         if !matches!(end, End::Peer(_) | End::Stuck | End::Local(_)) {

@@ -5,8 +5,9 @@
 //! up in the log and the next pass carries more: batches appear when the shard is busy, and only
 //! then.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::Context;
+use super::broadcast::Broadcast;
+use super::lane::{Lane, Turn};
 use super::shard::Shard;
-use super::subscriber::{Sent, State, Subscriber, SubscriberOptions};
-use super::{Context, Totals};
-use crate::hub::{Phase, Stream, View, Wake};
+use super::subscriber::{Seat, State, Subscriber, SubscriberOptions};
+use crate::hub::{Stream, View, Wake};
 
 /// Which lanes have something to read; the one part of a fan-out that other threads touch.
 #[derive(Debug, Default)]
@@ -63,11 +66,17 @@ impl Wake for LaneWake {
 pub(super) struct Fanout {
     inbox: Arc<Inbox>,
     lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
+    broadcast: OnceCell<Rc<RefCell<Broadcast>>>,
 }
 
 impl Fanout {
     /// The lane of `stream` with this pace, made if this shard has none.
-    fn lane(&self, context: &Arc<Context>, stream: &Arc<Stream>, pace: Pace) -> Rc<Lane> {
+    pub(super) fn lane(
+        &self,
+        context: &Arc<Context>,
+        stream: &Arc<Stream>,
+        pace: Pace,
+    ) -> Rc<Lane> {
         let id = (Arc::as_ptr(stream) as usize, pace);
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
@@ -75,36 +84,47 @@ impl Fanout {
         }
         lanes.retain(|_, lane| lane.strong_count() > 0);
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
-        let lane = Rc::new(Lane {
-            context: Arc::clone(context),
-            view: RefCell::new(stream.view(Box::new(wake))),
-            subscribers: RefCell::default(),
-            pace,
-            last_pass: Cell::new(None),
-            passed: Cell::new(u64::MAX),
-            held_since: Cell::new(None),
-            owes: Cell::new(false),
-            planned: Cell::new(None),
-        });
+        let broadcast = self
+            .broadcast
+            .get_or_init(|| Rc::new(RefCell::new(Broadcast::new(context.config.io_uring))));
+        let lane = Rc::new(Lane::new(context, stream, pace, broadcast, wake));
         lanes.insert(id, Rc::downgrade(&lane));
         lane
+    }
+
+    /// Shows `look` every subscriber: its socket, its stream, and how far it is.
+    pub(super) fn each(&self, now: Instant, mut look: impl FnMut(RawFd, &Arc<Stream>, State)) {
+        for lane in self.lanes.borrow().values().filter_map(Weak::upgrade) {
+            let (view, crowd) = (lane.view.borrow(), lane.crowd.borrow());
+            for subscriber in crowd.all() {
+                crowd.tell(subscriber);
+                look(subscriber.socket(), view.stream(), subscriber.state(&view, now));
+            }
+        }
     }
 
     /// Passes over lanes whenever they have something, for ever.
     pub(super) async fn run(self: Rc<Self>) {
         loop {
             self.inbox.bell.notified().await;
-            for id in self.inbox.take() {
-                let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
-                let Some(lane) = lane else { continue };
-                match lane.turn(Instant::now()) {
-                    Turn::Pass => lane.pass(),
-                    Turn::Later(due) => self.pass_later(id, &lane, due),
-                    Turn::Planned => {}
-                }
-            }
+            self.take_turns();
             // The sockets get their turn: what they bring makes the next pass larger.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Passes over the lanes that have something. Also before a single subscriber is sent what may be
+    /// much: a thousand that join would else write a group of pictures each in front of the frame
+    /// that all others wait for.
+    fn take_turns(&self) {
+        for id in self.inbox.take() {
+            let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
+            let Some(lane) = lane else { continue };
+            match lane.turn(Instant::now()) {
+                Turn::Pass => lane.pass(),
+                Turn::Later(due) => self.pass_later(id, &lane, due),
+                Turn::Planned => {}
+            }
         }
     }
 
@@ -114,9 +134,8 @@ impl Fanout {
         tokio::task::spawn_local(async move {
             tokio::time::sleep_until(due.into()).await;
             if let Some(lane) = lane.upgrade() {
-                lane.planned.set(None);
                 // Video may have come meanwhile, and taken everything with it.
-                if lane.owes.get() {
+                if lane.is_due() {
                     wake.wake();
                 }
             }
@@ -124,101 +143,10 @@ impl Fanout {
     }
 }
 
-/// One stream on one shard.
-#[derive(Debug)]
-pub(super) struct Lane {
-    context: Arc<Context>,
-    view: RefCell<View>,
-    subscribers: RefCell<Vec<Rc<Subscriber>>>,
-    pace: Pace,
-    last_pass: Cell<Option<Instant>>,
-    /// The head at the last pass; before that, no offset.
-    passed: Cell<u64>,
-    /// Since when a little audio waits for video.
-    held_since: Cell<Option<Instant>>,
-    /// There is something that no pass has taken yet.
-    owes: Cell<bool>,
-    /// Another turn is to come then; one is enough, however often the lane is woken.
-    planned: Cell<Option<Instant>>,
-}
-
-/// What a lane does when it is woken.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    Pass,
-    Later(Instant),
-    Planned,
-}
-
-impl Lane {
-    fn turn(&self, now: Instant) -> Turn {
-        let last = self.last_pass.get().filter(|_| !self.pace.floor.is_zero());
-        let floor = last.map(|last| last + self.pace.floor);
-        let Some(due) = floor.max(self.held_until(now)).filter(|due| *due > now) else {
-            return Turn::Pass;
-        };
-        self.owes.set(true);
-        if self.planned.get().is_some_and(|planned| planned <= due) {
-            return Turn::Planned;
-        }
-        self.planned.set(Some(due));
-        Turn::Later(due)
-    }
-
-    /// Until when what there is may wait; `None`: it may not.
-    fn held_until(&self, now: Instant) -> Option<Instant> {
-        if self.pace.hold.is_zero() {
-            return None;
-        }
-        let mut view = self.view.borrow_mut();
-        view.refresh();
-        if view.phase() != Phase::Live || !view.is_little_audio(self.passed.get()) {
-            return None;
-        }
-        let since = self.held_since.get().unwrap_or(now);
-        self.held_since.set(Some(since));
-        Some(since + self.pace.hold)
-    }
-
-    fn pass(&self) {
-        let now = Instant::now();
-        self.last_pass.set(Some(now));
-        self.held_since.set(None);
-        self.owes.set(false);
-        let mut view = self.view.borrow_mut();
-        view.refresh();
-        self.passed.set(view.head());
-        let mut floor = u64::MAX;
-        let mut sent = Sent::default();
-        for subscriber in self.subscribers.borrow().iter() {
-            subscriber.advance(&mut view, now);
-            sent += subscriber.take_sent();
-            floor = floor.min(subscriber.floor().unwrap_or(u64::MAX));
-            if view.phase() != Phase::Live {
-                subscriber.bell.notify_one();
-            }
-        }
-        let floor = floor.min(view.head());
-        view.trim(floor);
-        self.count(&view, sent);
-    }
-
-    fn count(&self, view: &View, sent: Sent) {
-        let (stream, process) = (&view.stream().counters, &self.context.totals);
-        if sent.bytes > 0 {
-            Totals::add(&stream.sent_bytes, sent.bytes);
-            Totals::add(&process.sent_bytes, sent.bytes);
-        }
-        if sent.skips > 0 {
-            Totals::add(&stream.skips, sent.skips);
-            Totals::add(&process.skips, sent.skips);
-        }
-    }
-}
-
 /// A socket's place in a lane. Dropping it is the goodbye.
 #[derive(Debug)]
 pub struct Subscription {
+    fanout: Rc<Fanout>,
     lane: Rc<Lane>,
     subscriber: Rc<Subscriber>,
 }
@@ -233,14 +161,16 @@ impl Subscription {
         pace: Pace,
         lead: Vec<u8>,
     ) -> Self {
+        shard.fanout().take_turns();
         let lane = shard.fanout().lane(shard.context(), stream, pace);
         let subscriber = Rc::new(Subscriber::new(io, options, lead));
         subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
         if options.player {
             stream.counters.players.fetch_add(1, Ordering::Relaxed);
         }
-        lane.subscribers.borrow_mut().push(Rc::clone(&subscriber));
-        let subscription = Self { lane, subscriber };
+        lane.crowd.borrow_mut().insert(&subscriber);
+        let fanout = Rc::clone(shard.fanout());
+        let subscription = Self { fanout, lane, subscriber };
         subscription.advance(Subscriber::advance);
         subscription
     }
@@ -248,6 +178,7 @@ impl Subscription {
     /// Queues whole messages for this subscriber alone and sends them at the next message border.
     /// False: it reads nothing and the queue is full; it must be closed.
     pub fn send(&self, bytes: &[u8]) -> bool {
+        self.part();
         let fits = self.subscriber.push(bytes);
         self.advance(Subscriber::advance);
         fits
@@ -255,6 +186,7 @@ impl Subscription {
 
     /// The socket is writable again.
     pub fn on_writable(&self) {
+        self.fanout.take_turns();
         self.advance(Subscriber::unblock);
     }
 
@@ -263,20 +195,27 @@ impl Subscription {
         self.advance(Subscriber::advance);
     }
 
+    fn part(&self) {
+        self.lane.crowd.borrow_mut().part(&self.subscriber);
+    }
+
     /// The goodbye on a socket that is used on: gives the bytes that must go out before any other.
     /// Errors: they are not held any more.
     pub fn finish(self) -> std::io::Result<Vec<u8>> {
+        self.part();
         self.subscriber.finish(&self.lane.view.borrow())
     }
 
     /// Stops or goes on, as the player asked.
     pub fn pause(&self, paused: bool) {
+        self.part();
         self.subscriber.pause(paused, &self.lane.view.borrow());
         self.advance(Subscriber::advance);
     }
 
     /// Chooses what is sent: `None` leaves it as it was.
     pub fn select(&self, audio: Option<bool>, video: Option<bool>) {
+        self.part();
         self.subscriber.select(audio, video);
         self.advance(Subscriber::advance);
     }
@@ -293,6 +232,7 @@ impl Subscription {
 
     /// How far it is.
     pub fn state(&self) -> State {
+        self.lane.crowd.borrow().tell(&self.subscriber);
         self.subscriber.state(&self.lane.view.borrow(), Instant::now())
     }
 
@@ -301,7 +241,11 @@ impl Subscription {
         Arc::clone(self.lane.view.borrow().stream())
     }
 
+    /// A follower has all there was at the last pass, and gets the rest at the next.
     fn advance(&self, how: impl FnOnce(&Subscriber, &mut View, Instant)) {
+        if matches!(self.subscriber.seat.get(), Seat::Follower(_)) {
+            return;
+        }
         let mut view = self.lane.view.borrow_mut();
         how(&self.subscriber, &mut view, Instant::now());
         self.lane.count(&view, self.subscriber.take_sent());
@@ -310,76 +254,10 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut subscribers = self.lane.subscribers.borrow_mut();
-        subscribers.retain(|other| !Rc::ptr_eq(other, &self.subscriber));
+        self.lane.crowd.borrow_mut().remove(&self.subscriber);
         if self.subscriber.options().player {
             let view = self.lane.view.borrow();
             view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::conn::stream_options;
-    use crate::hub::{Publisher, Source};
-    use crate::rtmp::Timestamp;
-    use crate::rtmp::message::{MediaKind, MediaMessage};
-    use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
-
-    fn lane(pace: Pace) -> (Rc<Lane>, Publisher) {
-        let context = Arc::new(Context::new(Config::default()));
-        let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
-        let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
-        let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
-        let publisher = publisher.unwrap();
-        (Fanout::default().lane(&context, publisher.stream(), pace), publisher)
-    }
-
-    fn put(publisher: &mut Publisher, kind: MediaKind, len: usize) {
-        let payload = [&[0x17, 1][..], &vec![0; len]].concat();
-        let media = MediaMessage { kind, timestamp: Timestamp(0), msid: 1, payload: &payload };
-        publisher.append(&media, Instant::now()).unwrap();
-        publisher.flush();
-    }
-
-    #[test]
-    fn a_lane_woken_often_within_its_floor_plans_one_pass() {
-        let floor = Duration::from_secs(3600);
-        let (lane, _publisher) = lane(Pace { floor, hold: Duration::ZERO });
-        let now = Instant::now();
-        assert_eq!(lane.turn(now), Turn::Pass);
-        lane.pass();
-        assert_eq!(lane.turn(now), Turn::Later(lane.last_pass.get().unwrap() + floor));
-        assert_eq!(lane.turn(now), Turn::Planned);
-    }
-
-    #[test]
-    fn a_little_audio_waits_for_video_and_for_nothing_else() {
-        let hold = Duration::from_millis(40);
-        let (lane, mut publisher) = lane(Pace { floor: Duration::ZERO, hold });
-        let now = Instant::now();
-        assert_eq!(lane.turn(now), Turn::Pass);
-        lane.pass();
-        put(&mut publisher, MediaKind::Audio, 200);
-        assert_eq!(lane.turn(now), Turn::Pass, "there is no video");
-        put(&mut publisher, MediaKind::Video, 2000);
-        lane.pass();
-        put(&mut publisher, MediaKind::Audio, 200);
-        assert_eq!(lane.turn(now), Turn::Later(now + hold));
-        put(&mut publisher, MediaKind::Audio, 200);
-        assert_eq!(lane.turn(now + hold / 2), Turn::Planned);
-        assert_eq!(lane.turn(now + hold), Turn::Pass, "it has waited long enough");
-        put(&mut publisher, MediaKind::Video, 2000);
-        assert_eq!(lane.turn(now), Turn::Pass, "here is the video");
-        lane.pass();
-        put(&mut publisher, MediaKind::Audio, 4000);
-        assert_eq!(lane.turn(now), Turn::Pass, "that is not a little");
-        lane.pass();
-        put(&mut publisher, MediaKind::Audio, 200);
-        drop(publisher);
-        assert_eq!(lane.turn(now), Turn::Pass, "nobody publishes");
     }
 }

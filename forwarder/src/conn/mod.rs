@@ -3,16 +3,24 @@
 //! A shard is a thread with a runtime of its own and a share of the sockets. A connection lives its
 //! whole life on one shard; what shards share is the hub and counters.
 
+mod broadcast;
+mod client;
 mod connection;
+mod crowd;
 mod encoder;
 mod end;
 mod fanout;
+mod lane;
 mod legged;
 mod listener;
 mod play;
+mod read;
+#[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
+mod ring;
 mod shard;
 mod socket;
 mod subscriber;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -23,13 +31,16 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+pub use client::{Bps, ClientState, RATE_WINDOW};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
-pub use shard::{Shard, ShardHandle, Shards};
-pub use socket::tune_outgoing;
+pub use read::read_some;
+pub use shard::{Gauges, Shard, ShardHandle, Shards};
+pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
+pub use taking::Taking;
 pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
@@ -60,7 +71,7 @@ pub struct Context {
     noise: Mutex<(Option<Instant>, u32)>,
 }
 
-/// Counters of the process.
+/// Counters of the process. What is received is counted by shards ([`Gauges`]).
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "see crate::status::Totals")]
 pub struct Totals {
@@ -68,7 +79,6 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
-    pub received_bytes: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }

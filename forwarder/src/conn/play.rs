@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::fanout::{Pace, Subscription};
-use super::shard::Shard;
+use super::shard::{Counted, Shard};
 use super::subscriber::{State, SubscriberOptions};
+use super::taking::Taking;
 use crate::config::Play;
 use crate::hub::{LagLimits, Stream, Target};
 
@@ -18,7 +19,8 @@ pub(super) struct Playing {
     write_timeout: Duration,
     /// While it waits for a keyframe it is looked at more often.
     keyframe_look: Instant,
-    sent_at_look: std::cell::Cell<u64>,
+    taking: Taking,
+    _counted: Counted,
 }
 
 impl Playing {
@@ -39,10 +41,11 @@ impl Playing {
         };
         let pace = Pace { floor: play.mw_latency, hold: play.audio_hold };
         Self {
+            taking: Taking::new(Rc::clone(&io)),
             subscription: Subscription::new(shard, stream, io, options, pace, lead),
             write_timeout: play.write_timeout,
             keyframe_look: Instant::now() + play.keyframe_wait,
-            sent_at_look: std::cell::Cell::new(0),
+            _counted: Counted::new(shard.gauges(), |gauges| &gauges.players),
         }
     }
 
@@ -81,27 +84,39 @@ impl Playing {
 
     pub(super) async fn changed(&self) {
         self.subscription.changed().await;
+        // It may just have been blocked.
+        self.nothing_since(Instant::now());
     }
 
-    /// Whether its socket took nothing for too long.
+    fn nothing_since(&self, now: Instant) -> Option<Instant> {
+        self.taking.nothing_since(self.subscription.blocked_since(), now)
+    }
+
+    /// Whether it took nothing for too long.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
-        let since = self.subscription.blocked_since();
+        let since = self.nothing_since(now);
         since.is_some_and(|since| now >= since + self.write_timeout)
     }
 
-    /// Whether anything was written since this was asked last.
+    /// Whether it took anything since this was asked last.
     pub(super) fn is_moving(&self) -> bool {
-        let sent = self.subscription.state().sent_bytes;
-        self.sent_at_look.replace(sent) != sent
+        self.taking.is_moving()
     }
 
     /// When it is to be looked at if nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let stuck = self.subscription.blocked_since().map(|since| since + self.write_timeout);
-        let look = (Instant::now() < self.keyframe_look).then_some(self.keyframe_look);
+        let now = Instant::now();
+        let stuck = self.nothing_since(now).map(|since| {
+            let look = now + self.write_timeout / LOOKS;
+            look.min(since + self.write_timeout)
+        });
+        let look = (now < self.keyframe_look).then_some(self.keyframe_look);
         stuck.into_iter().chain(look).min()
     }
 }
+
+/// A player whose socket is blocked is looked at so often within `write_timeout`.
+const LOOKS: u32 = 4;
 
 /// How often a player is pinged.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(30);

@@ -5,15 +5,17 @@ use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Context;
+use super::client::Clients;
 use super::fanout::Fanout;
+use super::{Context, Totals};
 
 type Job = Box<dyn FnOnce(Rc<Shard>) + Send>;
 
@@ -22,9 +24,46 @@ type Job = Box<dyn FnOnce(Rc<Shard>) + Send>;
 pub struct Shard {
     context: Arc<Context>,
     fanout: Rc<Fanout>,
+    clients: Clients,
     tasks: TaskTracker,
-    load: Arc<AtomicUsize>,
+    gauges: Arc<Gauges>,
+    stop: CancellationToken,
     scratch: RefCell<Box<[u8]>>,
+}
+
+/// What one shard has. Only its own thread writes most of it, often: so it has cache lines of its
+/// own (two, which processors fetch in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Gauges {
+    /// Tasks, and jobs that wait.
+    load: AtomicUsize,
+    /// Connections accepted.
+    pub connections: AtomicUsize,
+    /// Those of them that play a stream from the hub.
+    pub players: AtomicUsize,
+    /// Bytes received from publishers and origins since start.
+    pub received_bytes: AtomicU64,
+}
+
+/// One of something that a shard has, until dropped.
+#[derive(Debug)]
+pub(super) struct Counted {
+    gauges: Arc<Gauges>,
+    of: fn(&Gauges) -> &AtomicUsize,
+}
+
+impl Counted {
+    pub(super) fn new(gauges: &Arc<Gauges>, of: fn(&Gauges) -> &AtomicUsize) -> Self {
+        of(gauges).fetch_add(1, Ordering::Relaxed);
+        Self { gauges: Arc::clone(gauges), of }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.of)(&self.gauges).fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shard {
@@ -35,12 +74,16 @@ impl Shard {
 
     /// Runs `task` on this shard to its end, also while the process stops.
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-        let load = Arc::clone(&self.load);
+        let counted = Counted::new(&self.gauges, |gauges| &gauges.load);
         self.tasks.spawn_local(async move {
             task.await;
-            load.fetch_sub(1, Ordering::Relaxed);
+            drop(counted);
         });
+    }
+
+    /// Counts bytes received from publishers and origins.
+    pub fn count_received(&self, bytes: u64) {
+        Totals::add(&self.gauges.received_bytes, bytes);
     }
 
     /// One receive buffer for every socket of the shard: sessions keep nothing that is whole.
@@ -51,13 +94,27 @@ impl Shard {
     pub(super) fn fanout(&self) -> &Rc<Fanout> {
         &self.fanout
     }
+
+    pub(super) fn gauges(&self) -> &Arc<Gauges> {
+        &self.gauges
+    }
+
+    /// Cancelled with the one of the process. Every connection asks it whenever it is woken, and
+    /// that takes a lock: one for each shard.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
+    }
 }
 
 /// How other threads give a shard work.
 #[derive(Clone, Debug)]
 pub struct ShardHandle {
     jobs: mpsc::Sender<Job>,
-    load: Arc<AtomicUsize>,
+    gauges: Arc<Gauges>,
 }
 
 impl ShardHandle {
@@ -65,10 +122,10 @@ impl ShardHandle {
     /// many jobs; after the shard has ended the job is dropped.
     pub async fn run(&self, job: impl FnOnce(Rc<Shard>) + Send + 'static) {
         // Jobs that wait count as load, or a burst would all go to one shard.
-        self.load.fetch_add(1, Ordering::Relaxed);
-        let job = |shard: Rc<Shard>| {
-            job(Rc::clone(&shard));
-            shard.load.fetch_sub(1, Ordering::Relaxed);
+        let counted = Counted::new(&self.gauges, |gauges| &gauges.load);
+        let job = |shard| {
+            job(shard);
+            drop(counted);
         };
         // An error means that the process stops: there is nobody left to run it.
         _ = self.jobs.send(Box::new(job)).await;
@@ -88,29 +145,63 @@ impl Shards {
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for at in 0..n.max(1) {
             let (jobs, inbox) = mpsc::channel(JOBS);
-            let load = Arc::new(AtomicUsize::new(0));
-            handles.push(ShardHandle { jobs, load: Arc::clone(&load) });
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let gauges = Arc::<Gauges>::default();
+            handles.push(ShardHandle { jobs, gauges: Arc::clone(&gauges) });
             let context = Arc::clone(context);
             let thread = thread::Builder::new().name(format!("shard-{at}"));
+            // A local runtime stays on the thread that makes it.
+            let (made, is_made) = std::sync::mpsc::sync_channel(1);
             threads.push(thread.spawn(move || {
+                let (runtime, outcome) = match local_runtime() {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                // It is waited for.
+                _ = made.send(outcome);
+                let Some(runtime) = runtime else { return };
                 let shard = Rc::new(Shard {
+                    stop: context.stop.child_token(),
                     context,
                     fanout: Rc::default(),
+                    clients: Clients::default(),
                     tasks: TaskTracker::new(),
-                    load,
+                    gauges,
                     scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
                 });
-                LocalSet::new().block_on(&runtime, shard_main(shard, inbox));
+                runtime.block_on(shard_main(shard, inbox));
             })?);
+            is_made.recv().map_err(io::Error::other)??;
         }
         Ok(Self { handles, threads })
     }
 
-    /// The shard with the least to do.
+    /// The shard with the least to do: the fewest connections and other tasks. Which of several is
+    /// left to chance: clients that come in turns, such as an encoder and its player, would
+    /// otherwise leave all encoders to one shard.
     pub fn least_loaded(&self) -> &ShardHandle {
-        let load = |handle: &&ShardHandle| handle.load.load(Ordering::Relaxed);
-        self.handles.iter().min_by_key(load).unwrap_or(&self.handles[0])
+        let mut best = &self.handles[0];
+        let (mut least, mut equal) = (usize::MAX, 0);
+        for handle in &self.handles {
+            let load = handle.gauges.load.load(Ordering::Relaxed);
+            if load < least {
+                (best, least, equal) = (handle, load, 1);
+            } else if load == least {
+                equal += 1;
+                if rand::random_ratio(1, equal) {
+                    best = handle;
+                }
+            }
+        }
+        best
+    }
+
+    /// What each shard has.
+    pub fn gauges(&self) -> Vec<Arc<Gauges>> {
+        self.handles.iter().map(|handle| Arc::clone(&handle.gauges)).collect()
+    }
+
+    pub(super) fn handles(&self) -> &[ShardHandle] {
+        &self.handles
     }
 
     /// Lets the shards end once their tasks have, and waits for that.
@@ -121,6 +212,12 @@ impl Shards {
             _ = thread.join();
         }
     }
+}
+
+/// Tasks of a local runtime are woken by others of its thread without a lock and without a write
+/// to the descriptor that ends a wait.
+fn local_runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
 async fn shard_main(shard: Rc<Shard>, mut jobs: mpsc::Receiver<Job>) {

@@ -1,7 +1,8 @@
 //! A subscriber: one socket that reads a log, as an offset and a few private bytes.
 
-use std::cell::{RefCell, RefMut};
-use std::collections::VecDeque;
+mod reading;
+
+use std::cell::{Cell, RefCell, RefMut};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
@@ -12,7 +13,8 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Phase, Start, Target, View, Wish};
+use self::reading::{Inner, MAX_SLICES, Plan, Position, Private, Video, copied, rest_lost};
+use crate::hub::{LagLimits, Phase, Start, Target, View, Wish};
 
 /// How a subscriber wants to be served.
 #[derive(Clone, Copy, Debug)]
@@ -58,34 +60,19 @@ pub(super) struct Subscriber {
     fd: RawFd,
     options: SubscriberOptions,
     inner: RefCell<Inner>,
+    /// Where its lane has it.
+    pub(super) seat: Cell<Seat>,
     /// Rung when its owner should look at its state.
     pub(super) bell: Notify,
 }
 
-#[derive(Debug)]
-struct Inner {
-    position: Position,
-    /// The offset of `position` may lie inside a message.
-    mid_message: bool,
-    private: Private,
-    blocked_since: Option<Instant>,
-    paused: bool,
-    audio: bool,
-    video: Video,
-    /// It started in the past and may be that much further behind until it has caught up.
-    slack: Option<LagLimits>,
-    failed: Option<io::Error>,
-    sent: Sent,
-    counted: Sent,
-}
-
-/// Whether a subscriber gets video.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Video {
-    Unwanted,
-    /// From the next keyframe on: it has missed what the frames before that lean on.
-    AtKeyframe,
-    Wanted,
+/// A subscriber's place on its lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seat {
+    /// Among those who stand at the end of the log together.
+    Follower(usize),
+    /// Among those with a position of their own.
+    Other(usize),
 }
 
 /// What a subscriber was sent.
@@ -93,24 +80,6 @@ enum Video {
 pub(super) struct Sent {
     pub(super) bytes: u64,
     pub(super) skips: u64,
-}
-
-/// Bytes for this subscriber alone. They go out at message borders only.
-#[derive(Debug, Default)]
-struct Private {
-    bytes: VecDeque<u8>,
-    /// Its first message is partly written, so nothing may come before the rest.
-    started: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Position {
-    /// Reads on at this offset.
-    At(u64),
-    /// Waits for a keyframe behind `after`.
-    Keyframe { after: u64, since: Instant },
-    /// Skips, as soon as its private bytes (the rest of the message it was in) are out.
-    Leaving { from: u64, epoch: u32, limit: u64 },
 }
 
 impl std::ops::AddAssign for Sent {
@@ -142,7 +111,55 @@ impl Subscriber {
             sent: Sent::default(),
             counted: Sent::default(),
         };
-        Self { fd: io.as_raw_fd(), io, options, inner: RefCell::new(inner), bell: Notify::new() }
+        let (inner, seat) = (RefCell::new(inner), Cell::new(Seat::Other(0)));
+        Self { fd: io.as_raw_fd(), io, options, inner, seat, bell: Notify::new() }
+    }
+
+    /// Its socket.
+    pub(super) fn socket(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Whether it has got all up to `head` and has nothing of its own to get, so that what comes
+    /// next goes to it as it is.
+    pub(super) fn may_follow(&self, head: u64) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let at_head = matches!(inner.position, Position::At(offset) if offset == head);
+        let idle = inner.private.bytes.is_empty() && !inner.mid_message && !inner.paused;
+        let open = inner.blocked_since.is_none() && inner.failed.is_none();
+        let follows = at_head && idle && open && !inner.wants_copy(&self.options);
+        if follows {
+            inner.slack = None;
+        }
+        follows
+    }
+
+    /// It was sent all up to `offset`, and that has been counted.
+    pub(super) fn catch_up(&self, offset: u64) {
+        let inner = &mut *self.inner.borrow_mut();
+        if let Position::At(at) = &mut inner.position {
+            let bytes = offset.saturating_sub(*at);
+            inner.sent.bytes += bytes;
+            inner.counted.bytes += bytes;
+            *at = offset;
+        }
+    }
+
+    /// What came of a write of all from where it is to `head`.
+    pub(super) fn took(&self, head: u64, result: io::Result<usize>) {
+        let inner = &mut *self.inner.borrow_mut();
+        let Position::At(offset) = inner.position else { return };
+        let plan = Plan { before: (offset, offset), private: 0, after: (offset, head) };
+        match result {
+            Ok(written) => inner.advance_by(&plan, written as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                inner.failed = Some(error);
+                self.bell.notify_one();
+            }
+        }
     }
 
     pub(super) fn options(&self) -> &SubscriberOptions {
@@ -330,246 +347,8 @@ impl Subscriber {
     }
 }
 
-/// What one write consists of: a part of the log, private bytes, another part of the log.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    before: (u64, u64),
-    private: usize,
-    after: (u64, u64),
-}
-
-impl Plan {
-    fn fill<'a>(&self, own: &'a Private, view: &'a View, out: &mut [IoSlice<'a>]) -> usize {
-        let mut n = view.slices(self.before.0, self.before.1, out);
-        if self.private > 0 {
-            let (front, back) = own.bytes.as_slices();
-            for part in [front, back] {
-                if !part.is_empty() && n < out.len() {
-                    out[n] = IoSlice::new(part);
-                    n += 1;
-                }
-            }
-        }
-        n + view.slices(self.after.0, self.after.1, &mut out[n..])
-    }
-}
-
-impl Inner {
-    fn begin(&mut self, start: Start, target: Target, now: Instant) {
-        self.mid_message = false;
-        self.position = match start {
-            Start::At { offset, headers } => {
-                if let Some((headers, timestamp)) = headers {
-                    let mut bytes = Vec::new();
-                    headers.encode(timestamp, target, &mut bytes);
-                    self.private.bytes.extend(bytes);
-                }
-                Position::At(offset)
-            }
-            Start::Keyframe { after } => {
-                let since = match self.position {
-                    Position::Keyframe { since, .. } => since,
-                    _ => now,
-                };
-                Position::Keyframe { after, since }
-            }
-        };
-    }
-
-    /// Turns a wait or a skip into an offset if its time has come.
-    fn settle(&mut self, view: &mut View, options: &SubscriberOptions, now: Instant) {
-        let start = match self.position {
-            Position::At(_) => return,
-            Position::Keyframe { .. } | Position::Leaving { .. } if self.paused => return,
-            Position::Keyframe { after, .. } if view.has_keyframe(after) => {
-                view.start(Wish::Keyframe { after })
-            }
-            Position::Keyframe { since, .. } if now >= since + options.keyframe_wait => {
-                view.start(Wish::LiveEdge)
-            }
-            Position::Keyframe { .. } => return,
-            Position::Leaving { .. } if !self.private.bytes.is_empty() => return,
-            Position::Leaving { from, epoch, limit } => {
-                view.start(Wish::Skip { from, epoch, limit })
-            }
-        };
-        self.begin(start, options.target, now);
-    }
-
-    fn leave_if_behind(&mut self, view: &View, lag: &LagLimits, now: Instant) {
-        let Position::At(offset) = self.position else { return };
-        if offset == view.head() {
-            self.slack = None;
-            return;
-        }
-        let limit = view.limit(self.slack.as_ref().unwrap_or(lag), now);
-        if offset < limit && self.leave(view, limit, limit) {
-            self.sent.skips += 1;
-        }
-    }
-
-    /// Leaves the log after the message it is in, if that ends before `border`.
-    fn leave(&mut self, view: &View, limit: u64, border: u64) -> bool {
-        let Position::At(offset) = self.position else { return false };
-        let end = self.border(view, offset);
-        if end.is_some_and(|end| end >= border || end == view.head()) {
-            return false;
-        }
-        let rest = end.and_then(|end| Some((end, copied(view, offset, end)?)));
-        let Some((end, rest)) = rest else {
-            self.failed = Some(rest_lost());
-            return false;
-        };
-        self.private.started |= !rest.is_empty();
-        let mut rest = VecDeque::from(rest);
-        rest.append(&mut self.private.bytes);
-        self.private.bytes = rest;
-        self.mid_message = false;
-        self.slack = None;
-        let epoch = view.epoch_at(end).unwrap_or(u32::MAX);
-        self.position = Position::Leaving { from: end, epoch, limit };
-        true
-    }
-
-    /// The next message border at or behind `offset`, where it stands.
-    fn border(&self, view: &View, offset: u64) -> Option<u64> {
-        if self.mid_message { view.message_end(offset) } else { Some(offset) }
-    }
-
-    fn wants_copy(&self, options: &SubscriberOptions) -> bool {
-        !self.audio || self.video != Video::Wanted || options.target.msid != LOG_MSID
-    }
-
-    /// Copies messages out of the log into the private bytes, for a reader that does not want all
-    /// of them or not under the log's message stream id.
-    fn copy(&mut self, view: &View, options: &SubscriberOptions) {
-        while let Position::At(offset) = self.position {
-            self.mid_message = self.mid_message && self.border(view, offset) != Some(offset);
-            let full = self.private.bytes.len() >= COPY_AT_ONCE;
-            if full || self.paused || self.mid_message || offset >= view.head() {
-                return;
-            }
-            if self.video == Video::AtKeyframe
-                && let Some((headers, timestamp)) = view.gop_at(offset)
-            {
-                self.video = Video::Wanted;
-                let mut bytes = Vec::new();
-                headers.encode(timestamp, options.target, &mut bytes);
-                self.private.bytes.extend(bytes);
-            }
-            if !self.wants_copy(options) {
-                return;
-            }
-            let Some(entry) = view.entry(offset) else { return };
-            if self.wants(&entry) {
-                self.copy_message(view, &entry, options.target.msid);
-            }
-            self.position = Position::At(entry.end());
-        }
-    }
-
-    fn wants(&self, entry: &Entry) -> bool {
-        match entry.kind {
-            EntryKind::Audio => self.audio,
-            EntryKind::Video => self.video == Video::Wanted,
-            EntryKind::Data => true,
-        }
-    }
-
-    fn copy_message(&mut self, view: &View, entry: &Entry, msid: u32) {
-        let Some(mut bytes) = copied(view, entry.offset, entry.end()) else { return };
-        // RTMP 1.0 section 5.3.1.2.1: in a format 0 header behind a one-byte basic header the
-        // message stream id stands at 8..12, little endian.
-        if let Some(field) = bytes.get_mut(8..12) {
-            field.copy_from_slice(&msid.to_le_bytes());
-        }
-        self.private.bytes.extend(bytes);
-    }
-
-    fn plan(&self, view: &View, options: &SubscriberOptions) -> Plan {
-        let private = self.private.bytes.len();
-        let Position::At(offset) = self.position else {
-            return Plan { before: (0, 0), private, after: (0, 0) };
-        };
-        let open_end = || view.message_end(offset).unwrap_or(offset);
-        let head = if self.wants_copy(options) || self.paused {
-            if self.mid_message { open_end() } else { offset }
-        } else {
-            view.head()
-        };
-        let first = if private > 0 && self.mid_message && !self.private.started {
-            open_end()
-        } else {
-            offset
-        };
-        Plan { before: (offset, first), private, after: (first, head) }
-    }
-
-    fn advance_by(&mut self, plan: &Plan, written: u64) {
-        self.sent.bytes += written;
-        let before = written.min(plan.before.1 - plan.before.0);
-        let private = (written - before).min(plan.private as u64);
-        let after = written - before - private;
-        if private > 0 {
-            self.private.bytes.drain(..private as usize);
-            self.private.started = !self.private.bytes.is_empty();
-            if self.private.bytes.is_empty() {
-                self.private.bytes.shrink_to(KEEP_PRIVATE);
-            }
-        }
-        if let Position::At(offset) = &mut self.position {
-            *offset += before + after;
-            if before + after > 0 {
-                // Both parts of a plan end at message borders, the first one only if something
-                // is to go in between.
-                let at_border = plan.private > 0 && *offset == plan.before.1;
-                self.mid_message = !at_border && *offset != plan.after.1;
-            }
-        }
-    }
-
-    fn has_more(&self, view: &View) -> bool {
-        match self.position {
-            Position::At(offset) => !self.paused && offset < view.head(),
-            Position::Leaving { .. } => true,
-            Position::Keyframe { .. } => false,
-        }
-    }
-}
-
-/// The bytes of `from..to`; `None` if the view does not hold all of them.
-fn copied(view: &View, from: u64, to: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(usize::try_from(to.checked_sub(from)?).ok()?);
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let mut at = from;
-    while at < to {
-        let n = view.slices(at, to, &mut slices);
-        if n == 0 {
-            return None;
-        }
-        for slice in &slices[..n] {
-            bytes.extend_from_slice(slice);
-            at += slice.len() as u64;
-        }
-    }
-    Some(bytes)
-}
-
-fn rest_lost() -> io::Error {
-    io::Error::other("the rest of a message was lost")
-}
-
-/// Slices of one write: more than a pass ever has unless a reader is megabytes behind.
-const MAX_SLICES: usize = 16;
-
 /// Most private bytes: a largest message and what a session may say beside it.
 const MAX_PRIVATE: usize = (8 << 20) + (256 << 10);
-
-/// How much is copied ahead for a reader that needs a copy.
-const COPY_AT_ONCE: usize = 64 << 10;
-
-/// Capacity an idle subscriber keeps for private bytes.
-const KEEP_PRIVATE: usize = 256;
 
 #[cfg(test)]
 mod tests;

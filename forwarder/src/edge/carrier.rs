@@ -413,11 +413,10 @@ impl<'a> Carrier<'a> {
     fn account(&mut self, figures: &LegStatus) {
         self.moved = figures.bytes;
         let new = self.entry.account((0, 0), figures);
-        let totals = &self.shard.context().totals;
         let counted = self.counted.min(new);
         self.counted -= counted;
-        Totals::add(&totals.received_bytes, new - counted);
-        Totals::add(&totals.sent_bytes, new);
+        self.shard.count_received(new - counted);
+        Totals::add(&self.shard.context().totals.sent_bytes, new);
     }
 
     /// Ends the publish where `walk` stands.

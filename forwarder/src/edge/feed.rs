@@ -11,7 +11,7 @@ use tokio::time::sleep_until;
 use super::Edges;
 use super::pull::Pull;
 use crate::config::{Destination, Edge};
-use crate::conn::{Shard, Totals, tune_outgoing};
+use crate::conn::{Shard, read_some, tune_outgoing};
 use crate::forward::{Failure, bracketed, dial};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal};
 use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
@@ -99,7 +99,7 @@ impl<'a> Feed<'a> {
     fn on_readable(&mut self) -> Result<(), Lost> {
         for _ in 0..READS_PER_TURN {
             let mut scratch = self.shard.scratch();
-            let n = match self.io.try_read(&mut scratch) {
+            let n = match read_some(&self.io, &mut scratch) {
                 Ok(0) => return Err(Failure::new("closed by the origin").into()),
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -119,7 +119,7 @@ impl<'a> Feed<'a> {
         let now = Instant::now();
         let bytes = input.len() as u64;
         self.pull.received_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Totals::add(&self.shard.context().totals.received_bytes, bytes);
+        self.shard.count_received(bytes);
         while let Some(event) = self.session.read(now, &mut input)? {
             match event {
                 ClientEvent::Playing(_) => {

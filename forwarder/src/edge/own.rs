@@ -303,9 +303,8 @@ impl Own {
     fn account(&self, shard: &Shard, carrier: &Carrier, leg: &Leg) -> LegStatus {
         let figures = leg.status();
         let new = self.entry.account(carrier.moved, &figures);
-        let totals = &shard.context().totals;
-        Totals::add(&totals.received_bytes, new);
-        Totals::add(&totals.sent_bytes, new);
+        shard.count_received(new);
+        Totals::add(&shard.context().totals.sent_bytes, new);
         figures
     }
 

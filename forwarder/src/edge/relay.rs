@@ -17,7 +17,9 @@ use tracing::{info, warn};
 
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Vhost};
-use crate::conn::{PublishGrant, Refusal, Relayed, Shard, stream_options, tune_outgoing};
+use crate::conn::{
+    PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options, tune_outgoing,
+};
 use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
 use crate::hub::{Phase, Source, Stream};
 use crate::rtmp::url::{StreamKey, escaped};
@@ -185,6 +187,7 @@ impl Relay {
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
         tune_outgoing(&io, self.vhost.forward.hung_timeout)?;
+        SendBounds::from(&self.vhost.forward).apply(&io)?;
         let entry = Arc::new(Entry::new(stream, origin));
         self.edges.forwards.add(&entry);
         let vhost = self.vhost.edge.origin_vhost(self.key.vhost());

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::status::Entry;
 use crate::config::Forward;
-use crate::conn::{Pace, Refusal, Shard, SubscriberOptions, Subscription};
+use crate::conn::{Pace, Refusal, Shard, SubscriberOptions, Subscription, Taking};
 use crate::hub::{LagLimits, Source, Target};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
 use crate::rtmp::url::DEFAULT_VHOST;
@@ -101,6 +101,7 @@ pub(crate) fn bracketed(host: &str) -> String {
 pub(crate) struct Leg {
     shard: Rc<Shard>,
     io: Rc<TcpStream>,
+    taking: Taking,
     session: ClientSession,
     entry: Arc<Entry>,
     forward: Forward,
@@ -144,9 +145,11 @@ impl Leg {
             deadline,
         };
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
+        let io = Rc::new(io);
         Self {
             shard: Rc::clone(shard),
-            io: Rc::new(io),
+            taking: Taking::new(Rc::clone(&io)),
+            io,
             session: ClientSession::new(config, Box::new(random), Instant::now()),
             entry: Arc::clone(entry),
             forward: forward.clone(),
@@ -295,7 +298,8 @@ impl Leg {
         if let Some(error) = state.failed {
             return Err(Failure::new(error));
         }
-        if state.blocked_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
+        let nothing_since = self.taking.nothing_since(state.blocked_since, now);
+        if nothing_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
         }
         let over = state.ended || (self.leaving && !state.live);

@@ -12,7 +12,7 @@ use super::dial::dial;
 use super::leg::{Failure, Leg, Route};
 use super::status::{Entry, State};
 use crate::config::Forward;
-use crate::conn::{Shard, tune_outgoing};
+use crate::conn::{SendBounds, Shard, tune_outgoing};
 use crate::hub::Phase;
 use crate::rtmp::url::escaped;
 
@@ -65,6 +65,7 @@ impl Task {
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
         tune_outgoing(&io, self.forward.hung_timeout)?;
+        SendBounds::from(&self.forward).apply(&io)?;
         let stream = &self.entry.stream;
         let route = Route::new(&self.entry, stream.key().vhost(), stream.source());
         let leg = Leg::new(shard, io, &self.entry, &self.forward, route);

@@ -1,11 +1,13 @@
 //! The read-only HTTP API.
 //!
-//! `/api/v1/versions` answers as SRS does, so that its consoles and scripts find a server they
-//! know; `/api/v1/status` is our own; `/healthz` is for probes.
+//! `/api/v1/versions` and `/api/v1/clients` answer as SRS does, so that its consoles and scripts find
+//! a server they know; `/api/v1/status` is our own; `/healthz` is for probes.
+mod clients;
 mod limited;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,23 +22,32 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::Snapshot;
+use crate::status::{ClientPage, ClientQuery, ClientStatus, Snapshot};
 
 /// How long requests that are being answered may take once the API shall stop.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Serves the API on `listener` until `shutdown`; `snapshot` is asked once per request for it.
-/// Accept errors are retried, so this returns an error only if the listener itself is broken.
-pub async fn serve<S>(
+/// What the API tells; asked anew for each request.
+pub trait Facts: Clone + Send + Sync + 'static {
+    /// The process now.
+    fn snapshot(&self) -> Snapshot;
+
+    /// Some of the clients.
+    fn clients(&self, query: ClientQuery) -> impl Future<Output = ClientPage> + Send;
+
+    /// The client with this id.
+    fn client(&self, id: &str) -> impl Future<Output = Option<ClientStatus>> + Send;
+}
+
+/// Serves the API on `listener` until `shutdown`. Accept errors are retried, so this returns an error
+/// only if the listener itself is broken.
+pub async fn serve<F: Facts>(
     listener: TcpListener,
-    snapshot: S,
+    facts: F,
     shutdown: CancellationToken,
-) -> io::Result<()>
-where
-    S: Fn() -> Snapshot + Clone + Send + Sync + 'static,
-{
+) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router(snapshot))
+    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router(facts))
         .with_graceful_shutdown(stopping.cancelled_owned())
         .into_future();
     let overdue = async {
@@ -49,37 +60,33 @@ where
     }
 }
 
-fn router<S>(snapshot: S) -> Router
-where
-    S: Fn() -> Snapshot + Clone + Send + Sync + 'static,
-{
-    let status = move || {
-        let snapshot = snapshot();
-        async move { Json(snapshot) }
-    };
+fn router<F: Facts>(facts: F) -> Router {
     Router::new()
-        .route("/api/v1/versions", get(versions))
-        .route("/api/v1/status", get(status))
+        .route("/api/v1/versions", get(versions::<F>))
+        .route("/api/v1/status", get(status::<F>))
+        .route("/api/v1/clients", get(clients::list::<F>))
+        .route("/api/v1/clients/{id}", get(clients::one::<F>))
         .route("/healthz", get(async || "ok"))
         .fallback(async || refusal(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED))
-        .with_state(Arc::new(Identity::draw()))
+        .with_state((Arc::new(Identity::draw()), facts))
 }
 
-async fn versions(State(identity): State<Arc<Identity>>) -> Json<Envelope<Versions>> {
+async fn status<F: Facts>(State((_, facts)): State<(Arc<Identity>, F)>) -> Json<Snapshot> {
+    Json(facts.snapshot())
+}
+
+async fn versions<F: Facts>(
+    State((identity, _)): State<(Arc<Identity>, F)>,
+) -> Json<Envelope<Versions>> {
     let number = |text: &str| text.parse().unwrap_or(0);
-    Json(Envelope {
-        code: 0,
-        server: identity.server.clone(),
-        service: identity.service.clone(),
-        pid: std::process::id().to_string(),
-        data: Versions {
-            major: number(env!("CARGO_PKG_VERSION_MAJOR")),
-            minor: number(env!("CARGO_PKG_VERSION_MINOR")),
-            revision: number(env!("CARGO_PKG_VERSION_PATCH")),
-            version: env!("CARGO_PKG_VERSION"),
-        },
-    })
+    let data = Version {
+        major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+        minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+        revision: number(env!("CARGO_PKG_VERSION_PATCH")),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Json(identity.answer(Versions { data }))
 }
 
 fn refusal(status: StatusCode) -> (StatusCode, Json<Refusal>) {
@@ -87,7 +94,7 @@ fn refusal(status: StatusCode) -> (StatusCode, Json<Refusal>) {
     (status, Json(Refusal { code: status.as_u16(), error }))
 }
 
-/// SRS's answer around `data`.
+/// SRS's answer around what was asked for.
 #[derive(Serialize)]
 struct Envelope<T> {
     /// 0: fine.
@@ -98,16 +105,25 @@ struct Envelope<T> {
     service: String,
     /// A string, as in SRS.
     pid: String,
-    data: T,
+    #[serde(flatten)]
+    body: T,
 }
 
 #[derive(Serialize)]
 struct Versions {
+    data: Version,
+}
+
+#[derive(Serialize)]
+struct Version {
     major: u32,
     minor: u32,
     revision: u32,
     version: &'static str,
 }
+
+#[derive(Serialize)]
+struct Nothing {}
 
 #[derive(Serialize)]
 struct Refusal {
@@ -125,5 +141,24 @@ impl Identity {
     fn draw() -> Self {
         let draw = |n| Alphanumeric.sample_string(&mut rand::rng(), n).to_lowercase();
         Self { server: format!("vid-{}", draw(7)), service: draw(8) }
+    }
+
+    fn answer<T>(&self, body: T) -> Envelope<T> {
+        self.wrap(0, body)
+    }
+
+    /// With one of SRS's codes, which come with HTTP's 200.
+    fn error(&self, code: u32) -> Envelope<Nothing> {
+        self.wrap(code, Nothing {})
+    }
+
+    fn wrap<T>(&self, code: u32, body: T) -> Envelope<T> {
+        Envelope {
+            code,
+            server: self.server.clone(),
+            service: self.service.clone(),
+            pid: std::process::id().to_string(),
+            body,
+        }
     }
 }

@@ -4,13 +4,63 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+/// Twelve clients, the later the more skips.
+#[derive(Clone)]
+struct Told;
+
+impl Facts for Told {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { version: "1.2.3".into(), connections: 7, ..Snapshot::default() }
+    }
+
+    async fn clients(&self, query: ClientQuery) -> ClientPage {
+        query.page(told(), 0)
+    }
+
+    async fn client(&self, id: &str) -> Option<ClientStatus> {
+        told().into_iter().find(|client| client.id == id)
+    }
+}
+
+fn told() -> Vec<ClientStatus> {
+    let client = |n: u64| ClientStatus {
+        id: n.to_string(),
+        page_url: "http://page".into(),
+        kind: "rtmp-play".into(),
+        skips: n / 2,
+        ..ClientStatus::default()
+    };
+    (1..=12).map(client).collect()
+}
+
+/// `ask` gives the JSON at a path.
+async fn every_page_of_clients(ask: impl AsyncFn(&str) -> serde_json::Value) {
+    let ids = async |path: &str| -> Vec<String> {
+        let answer = ask(path).await;
+        assert_eq!((&answer["code"], &answer["total"]), (&0.into(), &12.into()), "{path}");
+        let clients = answer["clients"].as_array().expect("clients");
+        clients.iter().map(|client| client["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids("/api/v1/clients").await.len(), 10, "as many as SRS gives");
+    assert_eq!(ids("/api/v1/clients?start=10&count=5").await, ["11", "12"]);
+    assert_eq!(ids("/api/v1/clients?count=3&sort=skips").await, ["12", "10", "11"]);
+    assert_eq!(ids("/api/v1/clients?start=99").await.len(), 0);
+
+    let one = ask("/api/v1/clients/7").await;
+    assert_eq!((&one["code"], &one["client"]["id"]), (&0.into(), &"7".into()));
+    assert_eq!(one["client"]["pageUrl"], "http://page");
+    assert_eq!(one["client"]["type"], "rtmp-play");
+    assert!(one["server"].is_string() && one["client"]["kbps"]["send_30s"].is_u64());
+    let none = ask("/api/v1/clients/70").await;
+    assert_eq!((&none["code"], none.get("client")), (&2049.into(), None));
+}
+
 #[tokio::test]
 async fn every_path_answers() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let snapshot = || Snapshot { version: "1.2.3".into(), connections: 7, ..Snapshot::default() };
-    let serving = tokio::spawn(serve(listener, snapshot, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
     let ask = async |method: &str, path: &str| {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -26,7 +76,9 @@ async fn every_path_answers() {
 
     let (line, body) = ask("GET", "/api/v1/status").await;
     assert_eq!(line, "HTTP/1.1 200 OK");
-    assert_eq!(serde_json::from_str::<Snapshot>(&body).expect("a snapshot"), snapshot());
+    assert_eq!(serde_json::from_str::<Snapshot>(&body).expect("a snapshot"), Told.snapshot());
+
+    every_page_of_clients(async |path: &str| json(&ask("GET", path).await.1)).await;
 
     let (line, body) = ask("GET", "/api/v1/versions").await;
     assert_eq!(line, "HTTP/1.1 200 OK");
@@ -56,7 +108,7 @@ async fn a_client_that_says_nothing_does_not_keep_it_from_stopping() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Snapshot::default, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
     let mut silent = TcpStream::connect(address).await.expect("a connection");
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("half a request");
     shutdown.cancel();
@@ -74,7 +126,7 @@ async fn idle_clients_take_a_bounded_number_of_descriptors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, Snapshot::default, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
     let mut idle = Vec::new();
     for _ in 0..limited::MAX_CONNECTIONS {
         let mut socket = TcpStream::connect(address).await.expect("a connection");

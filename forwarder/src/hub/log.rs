@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::headers::{Headers, Slot};
 use super::index::{Entry, EntryKind};
+use super::pool::Pool;
 use super::segment::{SEGMENT_BYTES, Segment, SegmentWriter};
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, Message};
@@ -119,12 +120,13 @@ pub struct Log {
     pub(super) last_timestamp: Timestamp,
     pub(super) tails: Vec<Arc<Tail>>,
     writer: Option<SegmentWriter>,
+    pool: Arc<Pool>,
     video_seen: bool,
     audio_run: u32,
 }
 
 impl Log {
-    pub(super) fn new(limits: LogLimits) -> Self {
+    pub(super) fn new(limits: LogLimits, pool: Arc<Pool>) -> Self {
         Self {
             limits,
             segments: VecDeque::new(),
@@ -136,6 +138,7 @@ impl Log {
             last_timestamp: Timestamp::default(),
             tails: Vec::new(),
             writer: None,
+            pool,
             video_seen: false,
             audio_run: 0,
         }
@@ -248,7 +251,7 @@ impl Log {
 
     fn roll(&mut self, base: u64, lead_end: u64) -> io::Result<()> {
         let open = u64::from(lead_end > base);
-        let writer = SegmentWriter::new(base, lead_end, self.sequence + open)?;
+        let writer = SegmentWriter::new(&self.pool, base, lead_end, self.sequence + open)?;
         self.segments.push_back(Arc::clone(writer.segment()));
         self.writer = Some(writer);
         Ok(())

@@ -6,6 +6,7 @@
 mod headers;
 mod index;
 mod log;
+mod pool;
 #[expect(unsafe_code, reason = "memory that one thread appends to while others read")]
 mod segment;
 mod stream;
@@ -26,6 +27,8 @@ pub use log::{LOG_MSID, LogLimits, Wake};
 pub use segment::SEGMENT_BYTES;
 pub use stream::{Counters, Phase, Publisher, Source, Stream, StreamOptions};
 pub use view::{LagLimits, Start, View, Wish};
+
+use pool::Pool;
 
 use crate::rtmp::url::StreamKey;
 
@@ -51,13 +54,14 @@ impl Changes {
 pub struct Hub {
     streams: Mutex<HashMap<StreamKey, Arc<Stream>>>,
     changes: Arc<Changes>,
+    pool: Arc<Pool>,
 }
 
 impl Hub {
     /// An empty hub.
     pub fn new() -> Self {
         let changes = Arc::new(Changes { generation: watch::Sender::new(0) });
-        Self { streams: Mutex::default(), changes }
+        Self { streams: Mutex::default(), changes, pool: Pool::new() }
     }
 
     /// Becomes the publisher of `key`.
@@ -70,7 +74,7 @@ impl Hub {
     ) -> Result<Publisher, Busy> {
         let mut streams = self.lock();
         loop {
-            let stream = entry(&mut streams, key, options, now);
+            let stream = self.entry(&mut streams, key, options, now);
             match stream.begin(source.clone()) {
                 Some(true) => {
                     drop(streams);
@@ -89,7 +93,7 @@ impl Hub {
         if streams.get(key).is_some_and(|stream| stream.phase() == Phase::Ended) {
             streams.remove(key);
         }
-        entry(&mut streams, key, options, now)
+        self.entry(&mut streams, key, options, now)
     }
 
     /// The stream `key`, if it is there.
@@ -107,7 +111,8 @@ impl Hub {
         self.changes.generation.subscribe()
     }
 
-    /// Ends streams whose grace time is over and forgets those nobody knows any more.
+    /// Ends streams whose grace time is over and forgets those nobody knows any more; gives memory
+    /// that none of them needs back to the system. To be called each second or so.
     pub fn sweep(&self, now: Instant) {
         self.lock().retain(|_, stream| {
             let ended = stream.expire(Some(now));
@@ -115,6 +120,7 @@ impl Hub {
             let unused = Arc::strong_count(stream) == 1 && stream.phase() == Phase::Waiting;
             !ended && !unused
         });
+        self.pool.trim();
     }
 
     /// Ends every stream that has no publisher (any more): the process stops.
@@ -122,6 +128,17 @@ impl Hub {
         for stream in self.list() {
             stream.expire(None);
         }
+    }
+
+    fn entry(
+        &self,
+        streams: &mut HashMap<StreamKey, Arc<Stream>>,
+        key: &StreamKey,
+        options: StreamOptions,
+        now: Instant,
+    ) -> Arc<Stream> {
+        let make = || Arc::new(Stream::new(key.clone(), options, &self.pool, now));
+        Arc::clone(streams.entry(key.clone()).or_insert_with(make))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamKey, Arc<Stream>>> {
@@ -133,14 +150,4 @@ impl Default for Hub {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn entry(
-    streams: &mut HashMap<StreamKey, Arc<Stream>>,
-    key: &StreamKey,
-    options: StreamOptions,
-    now: Instant,
-) -> Arc<Stream> {
-    let make = || Arc::new(Stream::new(key.clone(), options, now));
-    Arc::clone(streams.entry(key.clone()).or_insert_with(make))
 }

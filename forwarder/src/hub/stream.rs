@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::log::{Appended, Log, LogLimits, Tail, Wake};
+use super::pool::Pool;
 use super::view::View;
 use crate::rtmp::flv::Codec;
 use crate::rtmp::message::MediaMessage;
@@ -76,10 +77,15 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(key: StreamKey, options: StreamOptions, now: Instant) -> Self {
+    pub(super) fn new(
+        key: StreamKey,
+        options: StreamOptions,
+        pool: &Arc<Pool>,
+        now: Instant,
+    ) -> Self {
         let state = State {
             phase: Phase::Waiting,
-            log: Log::new(options.log),
+            log: Log::new(options.log, Arc::clone(pool)),
             source: Source::default(),
             video: Codec::default(),
             audio: Codec::default(),

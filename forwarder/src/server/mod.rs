@@ -1,5 +1,6 @@
 //! The running server: binds, starts the shards, and stops them when it is told to.
 
+mod clients;
 mod process;
 mod snapshot;
 
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::{Config, When};
-use crate::conn::{Acceptor, Context, Shards, bind};
+use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, bind, warn_of_send_bounds};
 use crate::edge::Edges;
 use crate::forward::{Registry, Supervisor};
 use crate::privilege;
@@ -99,6 +100,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
+        warn_of_send_bounds(&context.config);
 
         let registry = Arc::new(Registry::default());
         let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
@@ -108,6 +110,7 @@ impl Server {
             Arc::clone(&context),
             Arc::clone(&registry),
             Arc::clone(&edges),
+            shards.gauges(),
             bound,
         ));
         for listener in listeners {
@@ -123,8 +126,9 @@ impl Server {
         if let Some(listener) = api {
             info!(address = %listener.local_addr()?, "http api listening");
             let listener = TcpListener::from_std(listener)?;
-            let snapshot = move || sampler.snapshot();
-            let serve = crate::http::serve(listener, snapshot, end.clone());
+            let source = clients::Source { sampler, shards: Arc::downgrade(&shards) };
+            tasks.spawn(until(end.clone(), sample_clients(source.clone())));
+            let serve = crate::http::serve(listener, source, end.clone());
             tasks.spawn(async move {
                 if let Err(error) = serve.await {
                     warn!(%error, "http api ended");
@@ -188,6 +192,15 @@ async fn sweep(context: Arc<Context>, sampler: Arc<snapshot::Sampler>) {
         let now = Instant::now();
         context.hub.sweep(now);
         sampler.sample(now);
+    }
+}
+
+/// So that rates of clients are those of about the last window, whoever asks when.
+async fn sample_clients(source: clients::Source) {
+    let mut tick = tokio::time::interval(RATE_WINDOW / 3);
+    loop {
+        tick.tick().await;
+        source.sample().await;
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::conn::Context;
+use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Registry;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{LegStatus, Snapshot, StreamStatus, Totals};
+use crate::status::{LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -20,6 +20,7 @@ pub(super) struct Sampler {
     context: Arc<Context>,
     forwards: Arc<Registry>,
     edges: Arc<Edges>,
+    shards: Vec<Arc<Gauges>>,
     listen: Vec<String>,
     rates: Mutex<HashMap<usize, Rate>>,
 }
@@ -36,9 +37,10 @@ impl Sampler {
         context: Arc<Context>,
         forwards: Arc<Registry>,
         edges: Arc<Edges>,
+        shards: Vec<Arc<Gauges>>,
         listen: Vec<String>,
     ) -> Self {
-        Self { context, forwards, edges, listen, rates: Mutex::default() }
+        Self { context, forwards, edges, shards, listen, rates: Mutex::default() }
     }
 
     /// Looks at the byte counters.
@@ -56,6 +58,16 @@ impl Sampler {
         *rates = next;
     }
 
+    /// Every stream.
+    pub(super) fn streams(&self) -> Vec<Arc<Stream>> {
+        self.context.hub.list()
+    }
+
+    /// Every leg.
+    pub(super) fn legs(&self) -> Vec<LegStatus> {
+        self.edges.legs()
+    }
+
     /// The process now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
@@ -71,6 +83,7 @@ impl Sampler {
             pid: std::process::id(),
             uptime_s: self.context.started.elapsed().as_secs(),
             connections: totals.open.load(Relaxed),
+            shards: self.shards.iter().map(|gauges| shard(gauges)).collect(),
             splice: self.context.splice.describe(),
             kernel_backlog: backlog.unwrap_or_default(),
             kernel_backlog_limit: backlog
@@ -83,7 +96,7 @@ impl Sampler {
                 connections: totals.connections.load(Relaxed),
                 refused: totals.refused.load(Relaxed),
                 errors: totals.errors.load(Relaxed),
-                received_bytes: totals.received_bytes.load(Relaxed),
+                received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
             },
@@ -122,6 +135,14 @@ impl Sampler {
             skips: counters.skips.load(Relaxed),
             forwards: self.forwards.of(stream, now),
         }
+    }
+}
+
+fn shard(gauges: &Gauges) -> ShardStatus {
+    ShardStatus {
+        connections: gauges.connections.load(Relaxed),
+        players: gauges.players.load(Relaxed),
+        received_bytes: gauges.received_bytes.load(Relaxed),
     }
 }
 

@@ -45,6 +45,7 @@ use nix::libc;
 use thiserror::Error;
 
 pub use leg::{Leg, closed};
+pub use socket::TcpCounters;
 pub use walk::Walk;
 
 use crate::privilege;

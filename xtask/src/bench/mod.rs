@@ -4,6 +4,7 @@
 //! turns in one run, the server has a core of its own, nothing asserts an absolute time, and a
 //! row that lost data says so.
 
+mod accept;
 mod audience;
 mod failover;
 pub mod floor;
@@ -13,9 +14,11 @@ mod matrix;
 mod players;
 mod report;
 mod servers;
+mod slow;
 mod source;
 pub mod splice;
 mod stall;
+mod storm;
 
 use std::path::PathBuf;
 
@@ -74,14 +77,27 @@ enum Bench {
     Forward(forward::Args),
     /// Time from a TCP connect to the first complete keyframe.
     Join(join::Args),
+    /// Connections that come and go, a thousand a second, beside players who shall not notice.
+    Accept(accept::Args),
     /// Many players of one stream on one process: what is delivered, and what it costs.
     Players(players::Args),
     /// An origin of an edge is killed: which players notice, for how long, and what they miss.
     Failover(failover::Args),
     /// A player of an edge stops reading: what it costs, and what comes of it and of others.
     Stall(stall::Args),
+    /// Players that read slowly or not at all: what they cost the others, and what comes of them.
+    Slow(slow::Args),
+    /// Thousands join at once while others play: what those notice, and how long it takes.
+    Storm(storm::Args),
     /// 1:1 legs in user space and in the kernel, beside no relay and HAProxy: what a hop costs.
     Splice(splice::Args),
+}
+
+impl Bench {
+    /// Whether `--peer` may take turns with it.
+    fn has_peer(&self) -> bool {
+        matches!(self, Self::Forward(_) | Self::Join(_) | Self::Players(_))
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -93,8 +109,7 @@ enum Peer {
 pub fn run(args: &Args) -> Result<()> {
     let (all, json) = (Bench::Report(matrix::Args::default()), args.json.as_deref());
     let (bench, rounds) = (args.bench.as_ref().unwrap_or(&all), args.rounds.unwrap_or(1));
-    let takes_turns = matches!(bench, Bench::Forward(_) | Bench::Join(_) | Bench::Players(_));
-    if !takes_turns && args.peer.is_some() {
+    if !bench.has_peer() && args.peer.is_some() {
         bail!("nobody takes turns with this one, or all do");
     }
     match bench {
@@ -102,7 +117,9 @@ pub fn run(args: &Args) -> Result<()> {
         Bench::Splice(options) => return splice::run(options, rounds, json),
         Bench::Failover(options) => return failover::run(options, rounds, json),
         Bench::Stall(options) => return stall::run(options, rounds, json),
-        Bench::Forward(_) | Bench::Join(_) | Bench::Players(_) => {}
+        Bench::Slow(options) => return slow::run(options, rounds, json),
+        Bench::Storm(options) => return storm::run(options, rounds, json),
+        Bench::Forward(_) | Bench::Join(_) | Bench::Players(_) | Bench::Accept(_) => {}
     }
     if !args.peer_only {
         cluster::build()?;
@@ -125,11 +142,19 @@ pub fn run(args: &Args) -> Result<()> {
         Bench::Join(options) => {
             report::run(turns, json, |kind| join::measure(options, kind, cores))
         }
+        Bench::Accept(options) => {
+            report::run(turns, json, |kind| accept::measure(options, kind, cores))
+        }
         Bench::Players(options) => {
             players::check_limit(options, limit)?;
             report::run(turns, json, |kind| players::measure(options, kind, cores))
         }
         // Have run above, as they take turns of their own.
-        Bench::Report(_) | Bench::Splice(_) | Bench::Failover(_) | Bench::Stall(_) => Ok(()),
+        Bench::Report(_)
+        | Bench::Splice(_)
+        | Bench::Failover(_)
+        | Bench::Stall(_)
+        | Bench::Slow(_)
+        | Bench::Storm(_) => Ok(()),
     }
 }

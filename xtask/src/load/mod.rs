@@ -17,7 +17,7 @@ pub mod host;
 pub mod link;
 pub mod notes;
 pub mod publishers;
-mod report;
+pub mod report;
 mod run;
 pub mod sinks;
 pub mod stream;

@@ -27,7 +27,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |
 1 | hls = true
   | ^^^
-  = known here: listen, max_connections, threads, pid, drain_timeout, kernel, kernel_backlog_limit, chunk_size, log, http_api, vhost"#,
+  = known here: listen, max_connections, threads, pid, drain_timeout, kernel, kernel_backlog_limit, io_uring, chunk_size, log, http_api, vhost"#,
     ),
     (
         "a key in the wrong table",

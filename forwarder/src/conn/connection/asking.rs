@@ -50,7 +50,8 @@ impl Connection {
 
     /// What an origin shall hear of the client.
     fn to_show(&self, vhost: &Vhost) -> Option<Box<ConnectRequest>> {
-        self.connect.clone().filter(|_| vhost.edge.token_traverse).map(Box::new)
+        let connect = self.connect.as_deref().filter(|_| vhost.edge.token_traverse);
+        connect.map(|connect| Box::new(connect.clone()))
     }
 
     pub(super) fn on_role_change(&mut self, change: Change) -> Result<(), End> {

@@ -11,7 +11,7 @@ use super::role::{Asked, Role};
 use super::{Connection, END_LINGER, PLAY_FAILED, WRITE_TIMEOUT};
 use crate::conn::end::End;
 use crate::conn::legged::{Launch, LeggedPlayer, NEWS, News, ORDERS, Order, Wish};
-use crate::conn::socket::give_up_after;
+use crate::conn::socket::{SendBounds, give_up_after};
 
 impl Connection {
     /// Leaves the writing to a leg.
@@ -21,6 +21,7 @@ impl Connection {
         self.out_blocked_since = None;
         let timeout = asked.vhost.play.write_timeout.max(WRITE_TIMEOUT);
         give_up_after(&self.io, timeout).map_err(End::Io)?;
+        SendBounds::NONE.apply(&self.io).map_err(End::Io)?;
         if !asked.vhost.tcp_nodelay {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
@@ -67,7 +68,7 @@ impl Connection {
             }
             Some(News::Ended { chunk_size, heard, sent, finished }) => {
                 self.role = Role::None;
-                self.sent_bytes += sent;
+                self.client.add_sent(sent);
                 self.session.end_relay(chunk_size, heard);
                 if finished {
                     self.session.finish_play(msid);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::hub::{Hub, LogLimits, Publisher, Source, StreamOptions, Wake};
+use crate::hub::{Hub, LOG_MSID, LogLimits, Publisher, Source, StreamOptions, Wake};
 use crate::rtmp::Timestamp;
 use crate::rtmp::message::{MediaKind, MediaMessage};
 use crate::rtmp::url::StreamKey;

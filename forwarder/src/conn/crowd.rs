@@ -1,0 +1,170 @@
+//! Everyone on a lane: those who have read all there was, and the others.
+//!
+//! Nearly all readers of a live stream stand at the end of its log. They have one offset in common,
+//! and get the same bytes: a pass writes to their sockets without a look at any of them. Who cannot
+//! take all of it, or is to be treated differently, goes to the others until it has caught up.
+
+use std::io::IoSlice;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::broadcast::Broadcast;
+use super::subscriber::{Seat, Sent, Subscriber};
+use crate::hub::{LagLimits, Phase, View};
+
+/// Parts of the log that one write takes: the ends of two segments, and a few between.
+const PARTS: usize = 8;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    /// Those who stand at `offset`, as of the last pass.
+    followers: Vec<Rc<Subscriber>>,
+    /// The sockets of `followers`, in their order.
+    sockets: Vec<RawFd>,
+    offset: u64,
+    /// When followers skip, all of them alike.
+    lag: Option<LagLimits>,
+    others: Vec<Rc<Subscriber>>,
+}
+
+impl Crowd {
+    /// One more, with a position of its own.
+    pub(super) fn insert(&mut self, subscriber: &Rc<Subscriber>) {
+        subscriber.seat.set(Seat::Other(self.others.len()));
+        self.others.push(Rc::clone(subscriber));
+    }
+
+    /// The goodbye of one that was inserted.
+    pub(super) fn remove(&mut self, subscriber: &Subscriber) {
+        match subscriber.seat.get() {
+            Seat::Follower(at) => drop(self.take_follower(at)),
+            Seat::Other(at) => drop(self.take_other(at)),
+        }
+    }
+
+    /// Gives one a position of its own.
+    pub(super) fn part(&mut self, subscriber: &Rc<Subscriber>) {
+        if let Seat::Follower(at) = subscriber.seat.get() {
+            subscriber.catch_up(self.offset);
+            drop(self.take_follower(at));
+            self.insert(subscriber);
+        }
+    }
+
+    /// Everyone, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Subscriber>> {
+        self.followers.iter().chain(&self.others)
+    }
+
+    /// Tells one how far it is, if it is told only when somebody asks.
+    pub(super) fn tell(&self, subscriber: &Subscriber) {
+        if let Seat::Follower(_) = subscriber.seat.get() {
+            subscriber.catch_up(self.offset);
+        }
+    }
+
+    /// Writes to all what there is in `view` for them; says what they were sent.
+    pub(super) fn pass(
+        &mut self,
+        view: &mut View,
+        broadcast: &mut Broadcast,
+        now: Instant,
+    ) -> Sent {
+        let mut sent = self.write_followers(view, broadcast, now);
+        self.offset = view.head();
+        let mut floor = view.head();
+        // From behind, as one that begins to follow gives its seat to the last.
+        for at in (0..self.others.len()).rev() {
+            let subscriber = &self.others[at];
+            subscriber.advance(view, now);
+            sent += subscriber.take_sent();
+            if view.phase() != Phase::Live {
+                subscriber.bell.notify_one();
+            }
+            floor = floor.min(subscriber.floor().unwrap_or(u64::MAX));
+            if self.may_follow(&self.others[at], view) {
+                self.follow(at);
+            }
+        }
+        view.trim(floor);
+        sent
+    }
+
+    /// To followers all from their offset to the head. Who does not take it is one of the others
+    /// afterwards; so are all if there is more to it than a write.
+    fn write_followers(&mut self, view: &View, broadcast: &mut Broadcast, now: Instant) -> Sent {
+        let (from, to) = (self.offset, view.head());
+        let Some(lag) = self.lag.filter(|_| !self.followers.is_empty()) else {
+            return Sent::default();
+        };
+        let mut slices = [IoSlice::new(&[]); PARTS];
+        let parts = view.slices(from, to, &mut slices);
+        let parts = &slices[..parts];
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if bytes != to - from || view.phase() != Phase::Live || from < view.limit(&lag, now) {
+            self.scatter();
+            return Sent::default();
+        }
+        if bytes == 0 {
+            return Sent::default();
+        }
+        let short = broadcast.send(&self.sockets, parts);
+        let took_all = self.followers.len() - short.len();
+        for (at, result) in short {
+            if let Some(subscriber) = self.take_follower(at) {
+                subscriber.catch_up(from);
+                subscriber.took(to, result);
+                self.insert(&subscriber);
+            }
+        }
+        Sent { bytes: bytes * took_all as u64, skips: 0 }
+    }
+
+    /// Gives each follower a position of its own.
+    fn scatter(&mut self) {
+        self.sockets.clear();
+        for subscriber in std::mem::take(&mut self.followers) {
+            subscriber.catch_up(self.offset);
+            self.insert(&subscriber);
+        }
+    }
+
+    fn may_follow(&self, subscriber: &Subscriber, view: &View) -> bool {
+        let lag = subscriber.options().lag;
+        let alike = self.followers.is_empty() || self.lag == Some(lag);
+        alike && view.phase() == Phase::Live && subscriber.may_follow(view.head())
+    }
+
+    fn follow(&mut self, other: usize) {
+        let Some(subscriber) = self.take_other(other) else { return };
+        self.lag = Some(subscriber.options().lag);
+        subscriber.seat.set(Seat::Follower(self.followers.len()));
+        self.sockets.push(subscriber.socket());
+        self.followers.push(subscriber);
+    }
+
+    fn take_follower(&mut self, at: usize) -> Option<Rc<Subscriber>> {
+        if at >= self.followers.len() {
+            return None;
+        }
+        self.sockets.swap_remove(at);
+        let subscriber = self.followers.swap_remove(at);
+        if let Some(moved) = self.followers.get(at) {
+            moved.seat.set(Seat::Follower(at));
+        }
+        Some(subscriber)
+    }
+
+    fn take_other(&mut self, at: usize) -> Option<Rc<Subscriber>> {
+        if at >= self.others.len() {
+            return None;
+        }
+        let subscriber = self.others.swap_remove(at);
+        if let Some(moved) = self.others.get(at) {
+            moved.seat.set(Seat::Other(at));
+        }
+        Some(subscriber)
+    }
+}

@@ -1,0 +1,139 @@
+//! Clients as the API shows them: what the shards say of connections, with what the hub knows of
+//! publishers and the edge of legs.
+
+use std::collections::HashMap;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use super::snapshot::Sampler;
+use crate::config::DEFAULT_VHOST;
+use crate::conn::{ClientState, Shards};
+use crate::http::Facts;
+use crate::hub::Phase;
+use crate::status::{ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, Snapshot};
+
+/// How long shards have to answer.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// Asks the parts of the server.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) sampler: std::sync::Arc<Sampler>,
+    /// Weak: shards end when the last handle on them is gone.
+    pub(super) shards: Weak<Shards>,
+}
+
+/// What a client does.
+enum Doing {
+    Plays([String; 3], &'static str),
+    Publishes([String; 3]),
+    Leg(LegStatus),
+}
+
+impl Facts for Source {
+    fn snapshot(&self) -> Snapshot {
+        self.sampler.snapshot()
+    }
+
+    async fn clients(&self, query: ClientQuery) -> ClientPage {
+        let (clients, unanswered) = self.all().await;
+        query.page(clients, unanswered)
+    }
+
+    async fn client(&self, id: &str) -> Option<ClientStatus> {
+        self.all().await.0.into_iter().find(|client| client.id == id)
+    }
+}
+
+impl Source {
+    /// Has the shards note what their clients' rates are taken from.
+    pub(super) async fn sample(&self) {
+        if let Some(shards) = self.shards.upgrade() {
+            shards.clients(WITHIN).await;
+        }
+    }
+
+    /// All that play or publish, as they came, and how many shards did not answer.
+    async fn all(&self) -> (Vec<ClientStatus>, usize) {
+        let Some(shards) = self.shards.upgrade() else { return (Vec::new(), 0) };
+        let (states, unanswered) = shards.clients(WITHIN).await;
+        drop(shards);
+        let mut publishers = self.publishers();
+        let mut legs: HashMap<String, LegStatus> =
+            self.sampler.legs().into_iter().map(|leg| (leg.peer.clone(), leg)).collect();
+        let now = Instant::now();
+        let clients = states.into_iter().filter_map(|state| {
+            let peer = state.peer.to_string();
+            let doing = match &state.playing {
+                Some((stream, playing)) => {
+                    let key = stream.key();
+                    let names = [key.vhost(), key.app(), key.stream()].map(str::to_owned);
+                    let how = match playing {
+                        playing if playing.blocked_since.is_some() => "blocked",
+                        playing if playing.live => "playing",
+                        _ => "waiting",
+                    };
+                    Doing::Plays(names, how)
+                }
+                None => match legs.remove(&peer) {
+                    Some(leg) => Doing::Leg(leg),
+                    None => Doing::Publishes(publishers.remove(&peer)?),
+                },
+            };
+            Some(shown(&state, peer, doing, now))
+        });
+        (clients.collect(), unanswered)
+    }
+
+    /// What is published, by the address of who does.
+    fn publishers(&self) -> HashMap<String, [String; 3]> {
+        let streams = self.sampler.streams();
+        let live = streams.into_iter().filter(|stream| stream.phase() == Phase::Live);
+        live.map(|stream| {
+            let key = stream.key();
+            (stream.source().peer, [key.vhost(), key.app(), key.stream()].map(str::to_owned))
+        })
+        .collect()
+    }
+}
+
+fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> ClientStatus {
+    let (mut sent, mut received) = (client.sent, client.received);
+    let (publish, [vhost, app, name], state) = match doing {
+        Doing::Plays(names, how) => (false, names, how.to_owned()),
+        Doing::Publishes(names) => (true, names, "publishing".to_owned()),
+        Doing::Leg(leg) => {
+            let publish = leg.kind == "publish";
+            *(if publish { &mut received } else { &mut sent }) += leg.bytes;
+            (publish, [leg.vhost, leg.app, leg.stream], leg.path)
+        }
+    };
+    let connect = client.connect.as_deref();
+    let text = |part: Option<&String>| part.cloned().unwrap_or_default();
+    let playing = client.playing.as_ref().map(|(_, playing)| playing);
+    let since = |at: Instant| now.saturating_duration_since(at);
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let prefix = if vhost == DEFAULT_VHOST { "" } else { &*vhost };
+    ClientStatus {
+        id: client.id.to_string(),
+        stream: format!("{vhost}/{app}/{name}"),
+        ip: client.peer.ip().to_canonical().to_string(),
+        page_url: text(connect.map(|connect| &connect.page_url)),
+        swf_url: text(connect.map(|connect| &connect.swf_url)),
+        tc_url: text(connect.map(|connect| &connect.tc_url)),
+        url: format!("{prefix}/{app}/{name}"),
+        kind: if publish { "fmle-publish" } else { "rtmp-play" }.to_owned(),
+        alive: since(client.since).as_secs_f64(),
+        send_bytes: sent,
+        recv_bytes: received,
+        kbps: Kbps { recv_30s: client.bps.received / 1000, send_30s: client.bps.sent / 1000 },
+        lag_ms: playing.map_or(0, |playing| millis(playing.lag)),
+        skips: playing.map_or(0, |playing| playing.skips),
+        blocked_ms: playing.and_then(|p| p.blocked_since).map_or(0, |at| millis(since(at))),
+        name,
+        vhost,
+        publish,
+        state,
+        peer,
+    }
+}
