@@ -56,6 +56,12 @@ impl Setup {
         self
     }
 
+    /// Text of `[vhost.forward]`, which is on, and of tables in it.
+    pub fn forward(mut self, text: &str) -> Self {
+        self.forward = format!("[vhost.forward]\nenabled = true\n{text}\n");
+        self
+    }
+
     /// Which players of the edge get a leg of their own; none if this is not said.
     pub fn splice(mut self, which: &'static str) -> Self {
         self.splice = Some(which);

@@ -51,7 +51,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         }
         if let Some(enabled) = look.forward.as_ref().and_then(|forward| forward.enabled.as_ref())
             && vhost.forward.enabled
-            && vhost.forward.destination.is_empty()
+            && !vhost.forward.has_destination()
         {
             let message = "forward is on and has no destination\nadd destination = [\"host:1935\"]";
             return Err(source.error(enabled.span(), message));

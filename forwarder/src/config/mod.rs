@@ -5,6 +5,8 @@
 mod destination;
 mod error;
 mod file;
+mod forward;
+mod forward_url;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -22,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError};
 pub use error::ConfigError;
 use error::Source;
+pub use forward::{Forward, ForwardTo, Pattern};
+pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -186,39 +190,6 @@ pub struct Publish {
     /// How long players and forwards of a stream wait for its publisher to come back.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub grace: Duration,
-}
-
-/// `[vhost.forward]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Forward {
-    /// Off by default, as in SRS. On: there is a destination.
-    pub enabled: bool,
-    /// Static destinations, each `host[:port]`, all different.
-    #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
-    pub destination: Vec<Destination>,
-    /// How long a TCP connect may take.
-    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
-    pub connect_timeout: Duration,
-    /// Longest pause between attempts; the first retry is at once.
-    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
-    pub retry_max: Duration,
-    /// A destination that acknowledges nothing at TCP level for so long is dropped and redialled.
-    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
-    pub hung_timeout: Duration,
-    /// A destination further behind than this skips to the newest keyframe.
-    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
-    pub queue_length: Duration,
-    /// As `queue_length`, in bytes.
-    #[serde(deserialize_with = "serial::bytes", serialize_with = "serial::write_bytes")]
-    pub queue_bytes: usize,
-    /// SO_SNDBUF of a connection to a destination, bytes; 0: the kernel chooses, and grows it as it sees fit.
-    #[serde(deserialize_with = "serial::buffer", serialize_with = "serial::write_bytes")]
-    pub send_buffer: usize,
-    /// TCP_NOTSENT_LOWAT of a connection to a destination: bytes that may wait in the kernel behind those under way;
-    /// 0: no bound.
-    #[serde(deserialize_with = "serial::buffer", serialize_with = "serial::write_bytes")]
-    pub notsent_lowat: usize,
 }
 
 /// `[vhost.edge]`
@@ -389,22 +360,6 @@ impl Default for Publish {
             firstpkt_timeout: Duration::from_secs(20),
             normal_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Forward {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            destination: Vec::new(),
-            connect_timeout: Duration::from_secs(3),
-            retry_max: Duration::from_secs(3),
-            hung_timeout: Duration::from_secs(10),
-            queue_length: Duration::from_secs(10),
-            queue_bytes: 16 << 20,
-            send_buffer: 0,
-            notsent_lowat: NOTSENT_LOWAT,
         }
     }
 }

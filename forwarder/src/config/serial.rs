@@ -15,7 +15,7 @@ use super::values::{
     in_range, parse_buffer, parse_bytes, parse_duration, parse_level, parse_listen,
     parse_origin_vhost, parse_vhost_name, show_bytes, show_duration, unique,
 };
-use super::{Destination, DestinationError};
+use super::{Destination, DestinationError, ForwardUrl, ForwardUrlError};
 
 /// Deserialises what may be written as text or as an integer.
 struct Scalar<T> {
@@ -140,6 +140,22 @@ pub(super) fn destinations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Destin
     }))
 }
 
+/// A place to forward to.
+pub(super) fn forward_url<'de, D: Deserializer<'de>>(d: D) -> Result<ForwardUrl, D::Error> {
+    d.deserialize_any(FORWARD_URL)
+}
+
+/// One place to forward to or a list of them; the list may be empty.
+pub(super) fn forward_urls<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<ForwardUrl>, D::Error> {
+    d.deserialize_any(OneOrMany(|| FORWARD_URL))
+}
+
+const FORWARD_URL: Scalar<ForwardUrl> = Scalar {
+    what: "a destination",
+    text: |text| text.parse().map_err(|error: ForwardUrlError| error.to_string()),
+    integer: |number| Err(format!("{number} is not a destination\nwrite \"host:{number}\"")),
+};
+
 /// A vhost's name.
 pub(super) fn vhost_name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     d.deserialize_any(Scalar {
@@ -246,6 +262,16 @@ where
         list.serialize_element(&item.to_string())?;
     }
     list.end()
+}
+
+/// Writes a place to forward to, with its keys.
+pub(super) fn write_url<S: Serializer>(url: &ForwardUrl, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&url.written())
+}
+
+/// Writes a list of them.
+pub(super) fn write_urls<S: Serializer>(urls: &[ForwardUrl], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(urls.iter().map(ForwardUrl::written))
 }
 
 /// Writes a path; TOML has no bytes, so one that is not UTF-8 loses what cannot be shown.

@@ -62,7 +62,7 @@ fn the_cluster_on_one_machine_fits_together() {
     assert!(master.vhosts[0].forward.enabled);
     assert_eq!(destinations.len(), slaves.len());
     for (destination, slave) in destinations.iter().zip(slaves.map(toml)) {
-        assert_eq!(destination.port, slave.listen[0].port());
+        assert_eq!(destination.at.port, slave.listen[0].port());
         assert_ne!(slave.http_api.listen, master.http_api.listen);
         assert!(!slave.vhosts[0].forward.enabled);
     }
@@ -268,15 +268,28 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 enabled: on,
                 destination: hosts
                     .iter()
-                    .map(|host| Destination { host: host.clone(), port: 1 + chunk_size as u16 / 2 })
+                    .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
                     .collect(),
                 connect_timeout: d,
+                retry_min: c,
                 retry_max: a,
+                retry_refused: d,
                 hung_timeout: b,
                 queue_length: c,
                 queue_bytes: bytes,
                 send_buffer: chunk_size as usize + 4096,
                 notsent_lowat: 0,
+                to: hosts
+                    .iter()
+                    .map(|host| ForwardTo {
+                        url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]")
+                            .parse()
+                            .expect("a URL"),
+                        app: Pattern::new("live*").expect("a pattern"),
+                        stream: Pattern::default(),
+                        param: on.then_some(false),
+                    })
+                    .collect(),
             },
             edge: Edge {
                 enabled: on,

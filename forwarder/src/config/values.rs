@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::Destination;
 use super::error::near_miss;
+use super::{Destination, ForwardUrl};
 
 /// Smallest chunk size to send; SRS has the same bounds.
 pub(super) const CHUNK_SIZE_MIN: i64 = 128;
@@ -196,6 +196,12 @@ impl Repeatable for SocketAddr {
 }
 
 impl Repeatable for Destination {
+    fn may_repeat(&self) -> bool {
+        false
+    }
+}
+
+impl Repeatable for ForwardUrl {
     fn may_repeat(&self) -> bool {
         false
     }

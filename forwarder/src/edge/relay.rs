@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Edges, REPORT_INTERVAL, refusal};
-use crate::config::{Destination, Vhost};
+use crate::config::{Destination, Names, Vhost};
 use crate::conn::{
     PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options, tune_outgoing,
 };
@@ -191,10 +191,11 @@ impl Relay {
         let entry = Arc::new(Entry::new(stream, origin));
         self.edges.forwards.add(&entry);
         let vhost = self.vhost.edge.origin_vhost(self.key.vhost());
+        let names = Names::same(origin, &vhost, &self.key, &self.source.param);
         let route = Route {
             leave: self.leave.clone(),
             deadline: self.vhost.edge.connect_timeout,
-            ..Route::new(&entry, &vhost, self.source.clone())
+            ..Route::new(names, self.source.clone())
         };
         let leg = Leg::new(shard, io, &entry, &self.vhost.forward, route);
         let result = leg.run(|| self.on_connected(shard, stream, &entry, origin)).await;

@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use tokio::sync::Notify;
 
-/// The first pause that is one; each further one is twice as long.
+/// The first pause that is one, if nothing else is said; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The first pause after a server said no. It may be that it has not noticed yet that the last
+/// connection is gone; a wrong key stays wrong, and some servers lock out who repeats it.
+const FIRST_REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause between probes of a port that is closed on a host that answers: a slave that restarts is
 /// to be found at once, and a refused connect costs two packets.
@@ -43,8 +47,10 @@ impl Health {
 #[derive(Debug)]
 pub(crate) struct Backoff<'a> {
     health: &'a Health,
+    shortest: Duration,
     longest: Duration,
     failures: u32,
+    refusals: u32,
     down_since: Option<Instant>,
     prober: bool,
 }
@@ -52,7 +58,22 @@ pub(crate) struct Backoff<'a> {
 impl<'a> Backoff<'a> {
     /// No pause is longer than `longest`.
     pub(crate) fn new(health: &'a Health, longest: Duration) -> Self {
-        Self { health, longest, failures: 0, down_since: None, prober: false }
+        Self::between(health, FIRST_PAUSE, longest)
+    }
+
+    /// No pause is shorter than half of `shortest` (but the first retry is at once), none longer
+    /// than `longest`, which goes first.
+    pub(crate) fn between(health: &'a Health, shortest: Duration, longest: Duration) -> Self {
+        let shortest = shortest.min(longest);
+        Self {
+            health,
+            shortest,
+            longest,
+            failures: 0,
+            refusals: 0,
+            down_since: None,
+            prober: false,
+        }
     }
 
     /// It forwarded for so long. True: that was long enough for the next failure to be a first one
@@ -63,6 +84,7 @@ impl<'a> Backoff<'a> {
             return false;
         }
         self.failures = 0;
+        self.refusals = 0;
         self.down_since = None;
         true
     }
@@ -71,17 +93,25 @@ impl<'a> Backoff<'a> {
     pub(crate) fn after_failure(&mut self, refused: bool, now: Instant) -> Duration {
         let first = self.failures == 0;
         let since = *self.down_since.get_or_insert(now);
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
+        let doubled = self.shortest.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
         self.failures = self.failures.saturating_add(1);
         if first {
             return Duration::ZERO;
         }
         let jitter = rand::rng().random_range(0.5..1.0);
         if refused && now.saturating_duration_since(since) < PROBE_FOR && self.may_probe() {
-            return PROBE_PAUSE.min(self.longest).mul_f64(jitter);
+            return PROBE_PAUSE.clamp(self.shortest, self.longest).mul_f64(jitter);
         }
         self.leave_probing();
         doubled.min(self.longest).mul_f64(jitter)
+    }
+
+    /// How long to wait after the server there said no; `longest` at most.
+    pub(crate) fn after_refusal(&mut self, longest: Duration) -> Duration {
+        self.leave_probing();
+        let doubled = FIRST_REFUSED_PAUSE.saturating_mul(1 << self.refusals.min(16));
+        self.refusals = self.refusals.saturating_add(1);
+        doubled.min(longest).mul_f64(rand::rng().random_range(0.5..1.0))
     }
 
     fn may_probe(&mut self) -> bool {
@@ -120,6 +150,35 @@ mod tests {
             assert!(pause >= most / 2 && pause <= most, "{pause:?} of {most:?}");
             most = (most * 2).min(3 * SECOND);
         }
+    }
+
+    #[test]
+    fn who_is_refused_waits_longer_and_longer() {
+        let health = Health::default();
+        let mut backoff = Backoff::new(&health, 3 * SECOND);
+        let mut most = SECOND;
+        for _ in 0..8 {
+            let pause = backoff.after_refusal(30 * SECOND);
+            assert!(pause >= most / 2 && pause <= most, "{pause:?} of {most:?}");
+            most = (most * 2).min(30 * SECOND);
+        }
+        assert!(backoff.forwarded(STEADY));
+        assert!(backoff.after_refusal(30 * SECOND) <= SECOND);
+        assert!(backoff.after_refusal(SECOND / 10) <= SECOND / 10);
+    }
+
+    #[test]
+    fn pauses_are_as_long_as_was_said() {
+        let (health, now) = (Health::default(), Instant::now());
+        let mut backoff = Backoff::between(&health, 2 * SECOND, 5 * SECOND);
+        assert_eq!(backoff.after_failure(true, now), Duration::ZERO);
+        for _ in 0..8 {
+            let pause = backoff.after_failure(true, now);
+            assert!(pause >= SECOND && pause <= 5 * SECOND, "{pause:?}");
+        }
+        let mut backoff = Backoff::between(&health, 5 * SECOND, SECOND);
+        backoff.after_failure(true, now);
+        assert!(backoff.after_failure(true, now) <= SECOND, "the longest goes first");
     }
 
     #[test]

@@ -11,17 +11,20 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::status::Entry;
-use crate::config::Forward;
+use crate::config::{Forward, Names};
 use crate::conn::{Pace, Refusal, Shard, SubscriberOptions, Subscription, Taking};
 use crate::hub::{LagLimits, Source, Target};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
-use crate::rtmp::url::DEFAULT_VHOST;
 
 /// Handshake and commands together may take so long.
 const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a running leg looks at its lag and for a hung destination.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// A destination that has acknowledged nothing for so long is shown as stalled. Audio alone is some
+/// messages a second.
+const STALLED: Duration = Duration::from_secs(2);
 
 /// How long a destination waits for a first keyframe before it gets what there is.
 const KEYFRAME_WAIT: Duration = Duration::from_secs(3);
@@ -73,8 +76,8 @@ impl From<SessionError> for Failure {
 
 /// What a leg says of itself, and how long it goes on.
 pub(crate) struct Route {
-    /// Host of the tcUrl.
-    pub(crate) host: String,
+    /// What it names.
+    pub(crate) names: Names,
     /// Who publishes.
     pub(crate) source: Source,
     /// When this is cancelled the leg goes as soon as the stream has no publisher, instead of
@@ -85,11 +88,10 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// To publish the stream of `entry` for `source`; `vhost` is what its destination shall know.
-    pub(crate) fn new(entry: &Entry, vhost: &str, source: Source) -> Self {
-        let host = if vhost == DEFAULT_VHOST { &*entry.destination.host } else { vhost };
+    /// To publish as `names` for `source`.
+    pub(crate) fn new(names: Names, source: Source) -> Self {
         let leave = CancellationToken::new();
-        Self { host: bracketed(host), source, leave, deadline: DIALOGUE_TIMEOUT }
+        Self { names, source, leave, deadline: DIALOGUE_TIMEOUT }
     }
 }
 
@@ -112,6 +114,8 @@ pub(crate) struct Leg {
     out: Vec<u8>,
     subscription: Option<Subscription>,
     forwards_since: Option<Instant>,
+    /// When the destination was last looked at, and last seen to acknowledge something.
+    moved: (Instant, Instant),
     /// Bytes and skips of this leg that the entry has counted.
     counted: (u64, u64),
     leave_at: Option<Instant>,
@@ -125,20 +129,15 @@ impl Leg {
         forward: &Forward,
         route: Route,
     ) -> Self {
-        let (key, to) = (entry.stream.key(), &entry.destination);
-        let Route { host, source, leave, deadline } = route;
-        let stream = match &*source.param {
-            "" => key.stream().to_owned(),
-            param => format!("{}?{param}", key.stream()),
-        };
+        let Route { names, source, leave, deadline } = route;
         let mut path = source.path;
         path.push(shard.context().instance.clone());
         let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
         let config = ClientConfig {
             goal: Goal::Publish,
-            tc_url: format!("rtmp://{host}:{}/{}", to.port, key.app()),
-            app: key.app().to_owned(),
-            stream,
+            tc_url: names.tc_url,
+            app: names.app,
+            stream: names.stream,
             chunk_size: entry.stream.chunk_size(),
             digest: true,
             forwarder: Some((path.join(","), hops)),
@@ -158,6 +157,7 @@ impl Leg {
             out: Vec::new(),
             subscription: None,
             forwards_since: None,
+            moved: (Instant::now(), Instant::now()),
             counted: (0, 0),
             leave_at: None,
         }
@@ -260,7 +260,10 @@ impl Leg {
         let pace = Pace { floor: Duration::ZERO, hold };
         let subscription = Subscription::new(&self.shard, stream, io, options, pace, lead);
         self.subscription = Some(subscription);
-        self.forwards_since = Some(Instant::now());
+        let now = Instant::now();
+        self.forwards_since = Some(now);
+        self.moved = (now, now);
+        self.entry.stalled.store(false, Ordering::Relaxed);
     }
 
     /// Sends what the session has to say.
@@ -298,6 +301,7 @@ impl Leg {
         if let Some(error) = state.failed {
             return Err(Failure::new(error));
         }
+        self.look_at_acks(now);
         let nothing_since = self.taking.nothing_since(state.blocked_since, now);
         if nothing_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
@@ -308,6 +312,19 @@ impl Leg {
             self.leave_at = Some(now + GOODBYE);
         }
         Ok(false)
+    }
+
+    /// Says whether anything gets there.
+    fn look_at_acks(&mut self, now: Instant) {
+        let (looked, moved) = &mut self.moved;
+        if now < *looked + LOOK {
+            return;
+        }
+        *looked = now;
+        if self.taking.is_moving() {
+            *moved = now;
+        }
+        self.entry.stalled.store(now >= *moved + STALLED, Ordering::Relaxed);
     }
 
     fn account(&mut self) {

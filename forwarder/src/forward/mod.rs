@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
 
-use crate::config::{Destination, Forward};
+use crate::config::{Destination, Forward, ForwardUrl};
 use crate::conn::{Context, Shards};
 use crate::hub::{Phase, Stream};
 
@@ -67,18 +67,30 @@ impl Supervisor {
             if !vhost.forward.enabled {
                 continue;
             }
-            for destination in &vhost.forward.destination {
-                self.start(&stream, destination, &vhost.forward).await;
+            for (url, pass_param) in vhost.forward.of(stream.key()) {
+                self.start(&stream, url, pass_param, &vhost.forward).await;
             }
         }
     }
 
-    async fn start(&self, stream: &Arc<Stream>, destination: &Destination, forward: &Forward) {
+    async fn start(
+        &self,
+        stream: &Arc<Stream>,
+        url: &ForwardUrl,
+        pass_param: bool,
+        forward: &Forward,
+    ) {
         if stream.source().path.len() >= MAX_HOPS {
             return warn!(stream = %stream.key(), "not forwarded: it came through too many servers");
         }
-        let Some(entry) = self.registry.begin(stream, destination) else { return };
-        let task = task::Task { entry, forward: forward.clone(), health: self.health(destination) };
+        let Some(entry) = self.registry.begin(stream, url) else { return };
+        let task = task::Task {
+            health: self.health(&url.at),
+            entry,
+            url: url.clone(),
+            pass_param,
+            forward: forward.clone(),
+        };
         self.shards.least_loaded().spawn(move |shard| task.run(shard)).await;
     }
 

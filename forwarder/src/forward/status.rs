@@ -1,10 +1,11 @@
 //! What each forward does, for the status.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::config::Destination;
+use crate::config::ForwardUrl;
 use crate::hub::Stream;
 use crate::status::ForwardStatus;
 
@@ -12,12 +13,17 @@ use crate::status::ForwardStatus;
 #[derive(Debug)]
 pub struct Entry {
     pub(crate) stream: Arc<Stream>,
-    pub(crate) destination: Destination,
+    /// As it may be shown.
+    pub(crate) destination: String,
+    /// Of a forward; a relay has none.
+    url: Option<ForwardUrl>,
     pub(crate) attempt: AtomicU32,
     pub(crate) connects: AtomicU64,
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) lag_ms: AtomicU64,
     pub(crate) skips: AtomicU64,
+    /// The destination has acknowledged nothing lately.
+    pub(crate) stalled: AtomicBool,
     pub(crate) done: AtomicBool,
     state: Mutex<(State, String)>,
 }
@@ -32,15 +38,17 @@ pub(crate) enum State {
 }
 
 impl Entry {
-    pub(crate) fn new(stream: &Arc<Stream>, destination: &Destination) -> Self {
+    pub(crate) fn new(stream: &Arc<Stream>, destination: impl fmt::Display) -> Self {
         Self {
             stream: Arc::clone(stream),
-            destination: destination.clone(),
+            destination: destination.to_string(),
+            url: None,
             attempt: AtomicU32::new(0),
             connects: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             lag_ms: AtomicU64::new(0),
             skips: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
             done: AtomicBool::new(false),
             state: Mutex::new((State::Connecting, String::new())),
         }
@@ -62,6 +70,7 @@ impl Entry {
         let (state, last_error) = self.lock().clone();
         let (name, wait) = match state {
             State::Connecting => ("connecting", 0),
+            State::Forwarding if self.stalled.load(Ordering::Relaxed) => ("stalled", 0),
             State::Forwarding => ("forwarding", 0),
             State::Waiting(until) => {
                 ("waiting", until.saturating_duration_since(now).as_millis() as u64)
@@ -69,7 +78,7 @@ impl Entry {
             State::Stopped => ("stopped", 0),
         };
         ForwardStatus {
-            destination: self.destination.to_string(),
+            destination: self.destination.clone(),
             state: name.into(),
             attempt: self.attempt.load(Ordering::Relaxed),
             connects: self.connects.load(Ordering::Relaxed),
@@ -97,19 +106,15 @@ impl Registry {
     }
 
     /// Registers a forward; `None` if there is one already.
-    pub(super) fn begin(
-        &self,
-        stream: &Arc<Stream>,
-        destination: &Destination,
-    ) -> Option<Arc<Entry>> {
+    pub(super) fn begin(&self, stream: &Arc<Stream>, url: &ForwardUrl) -> Option<Arc<Entry>> {
         let mut entries = self.lock();
         let running = |entry: &&Arc<Entry>| {
-            Arc::ptr_eq(&entry.stream, stream) && entry.destination == *destination
+            Arc::ptr_eq(&entry.stream, stream) && entry.url.as_ref() == Some(url)
         };
         if entries.iter().find(running).is_some() {
             return None;
         }
-        let entry = Arc::new(Entry::new(stream, destination));
+        let entry = Arc::new(Entry { url: Some(url.clone()), ..Entry::new(stream, url) });
         entries.push(Arc::clone(&entry));
         Some(entry)
     }

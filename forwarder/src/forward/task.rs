@@ -11,7 +11,7 @@ use super::backoff::{Backoff, Health};
 use super::dial::dial;
 use super::leg::{Failure, Leg, Route};
 use super::status::{Entry, State};
-use crate::config::Forward;
+use crate::config::{Forward, ForwardUrl};
 use crate::conn::{SendBounds, Shard, tune_outgoing};
 use crate::hub::Phase;
 use crate::rtmp::url::escaped;
@@ -22,6 +22,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The whole life of a forward.
 pub(super) struct Task {
     pub(super) entry: Arc<Entry>,
+    pub(super) url: ForwardUrl,
+    /// The publisher's parameters go along.
+    pub(super) pass_param: bool,
     pub(super) forward: Forward,
     pub(super) health: Arc<Health>,
 }
@@ -29,7 +32,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) async fn run(self, shard: Rc<Shard>) {
         let health = Arc::clone(&self.health);
-        let mut backoff = Backoff::new(&health, self.forward.retry_max);
+        let mut backoff = Backoff::between(&health, self.forward.retry_min, self.forward.retry_max);
         let mut reported = None;
         while self.is_wanted(&shard) {
             self.entry.set(State::Connecting);
@@ -41,11 +44,17 @@ impl Task {
             self.entry.failed(&failure.why);
             self.report(&failure, &mut reported);
             let now = Instant::now();
-            let pause = backoff.after_failure(failure.refused, now);
+            let told_no = failure.refusal.is_some();
+            let pause = if told_no {
+                backoff.after_refusal(self.forward.retry_refused)
+            } else {
+                backoff.after_failure(failure.refused, now)
+            };
             self.entry.set(State::Waiting(now + pause));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = health.recovered() => {}
+                // That others get through says nothing of this stream.
+                () = health.recovered(), if !told_no => {}
                 () = shard.context().stop.cancelled() => {}
             }
         }
@@ -59,15 +68,17 @@ impl Task {
     }
 
     async fn attempt(&self, shard: &Rc<Shard>) -> Result<(), Failure> {
-        let to = &self.entry.destination;
+        let (source, key) = (self.entry.stream.source(), self.entry.stream.key());
+        let names = self.url.names(key, &source.param, self.pass_param);
+        let names = names.map_err(|error| Failure::new(format!("its URL: {error}")))?;
         let io = tokio::select! {
-            dialled = dial(to, self.forward.connect_timeout) => dialled?,
+            dialled = dial(&self.url.at, self.forward.connect_timeout) => dialled?,
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
         tune_outgoing(&io, self.forward.hung_timeout)?;
         SendBounds::from(&self.forward).apply(&io)?;
-        let stream = &self.entry.stream;
-        let route = Route::new(&self.entry, stream.key().vhost(), stream.source());
+        let told = names.clone();
+        let route = Route::new(names, source);
         let leg = Leg::new(shard, io, &self.entry, &self.forward, route);
         leg.run(|| {
             self.health.works();
@@ -79,6 +90,7 @@ impl Task {
             Ok(())
         })
         .await
+        .map_err(|failure| Failure { why: told.without_secrets(&failure.why), ..failure })
     }
 
     /// Says that it failed, once and then at intervals.

@@ -1,7 +1,9 @@
 //! A vhost's blocks.
 use std::time::Duration;
 
-use super::super::{Destination, DestinationError, Edge, Forward, Play, Publish, Vhost, values};
+use super::super::{
+    DestinationError, Edge, Forward, ForwardUrl, ForwardUrlError, Play, Publish, Vhost, values,
+};
 use super::parse::Directive;
 use super::{ConfigError, Import, known};
 
@@ -132,10 +134,10 @@ impl Import {
         directive: &Directive,
         block: &[Directive],
     ) -> Result<(), ConfigError> {
-        let form = |text: &str| text.parse().map_err(|error: DestinationError| error.to_string());
+        let form = |text: &str| text.parse().map_err(|error: ForwardUrlError| error.to_string());
         // SRS 1 and 2: `forward host:port host:port;` in the vhost itself.
         if directive.block.is_none() {
-            forward.destination = self.list::<Destination>(directive, form)?;
+            forward.destination = self.list::<ForwardUrl>(directive, form)?;
             forward.enabled = true;
             return Ok(());
         }

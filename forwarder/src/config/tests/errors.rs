@@ -305,12 +305,30 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |   ^^^^^^^^"#,
     ),
     (
-        "a URL as destination",
+        "a URL that names no stream",
         "[[vhost]]\n[vhost.forward]\ndestination = \"rtmp://a/live\"\n",
-        r#"f.toml:3:15: a destination is `host[:port]`, not a URL
+        r#"f.toml:3:15: empty stream
   |
 3 | destination = "rtmp://a/live"
-  |               ^^^^^^^^^^^^^^^"#,
+  |               ^^^^^^^^^^^^^^^
+  = write "rtmp://host/app/stream"; [app] and [stream] stand for the publisher's"#,
+    ),
+    (
+        "a URL whose host is the publisher's choice",
+        "[[vhost]]\n[[vhost.forward.to]]\nurl = \"rtmp://[app]/live/a\"\n",
+        r#"f.toml:3:7: `[app]` is not a host name or address
+  |
+3 | url = "rtmp://[app]/live/a"
+  |       ^^^^^^^^^^^^^^^^^^^^^"#,
+    ),
+    (
+        "a variable that is none",
+        "[[vhost]]\n[[vhost.forward.to]]\nurl = \"rtmp://a/live/[name]\"\n",
+        r#"f.toml:3:7: `[name]` has no place there
+  |
+3 | url = "rtmp://a/live/[name]"
+  |       ^^^^^^^^^^^^^^^^^^^^^^
+  = known are [vhost], [app], [stream] and [param]"#,
     ),
     (
         "a port as destination",

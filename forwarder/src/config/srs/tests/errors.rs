@@ -278,12 +278,13 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = without it, no backend would be asked where streams go; if that is fine, take it out"#,
     ),
     (
-        "a URL as destination",
+        "a URL that names no stream",
         "vhost a { forward { enabled on; destination rtmp://a/live; } }",
-        r#"srs.conf:1:45: a destination is `host[:port]`, not a URL
+        r#"srs.conf:1:45: empty stream
   |
 1 | vhost a { forward { enabled on; destination rtmp://a/live; } }
-  |                                             ^^^^^^^^^^^^^"#,
+  |                                             ^^^^^^^^^^^^^
+  = write "rtmp://host/app/stream"; [app] and [stream] stand for the publisher's"#,
     ),
     (
         "one destination twice",
