@@ -141,22 +141,36 @@ impl Turn<'_> {
         let publishers = self.targets.clone();
         self.call(Role::Publisher, &publishers, ramp)?;
         raise()?;
-        if self.sinks.is_none() {
-            let samples = self.scenario.samples().into_iter();
-            let samples = samples.filter_map(|(_, stream)| self.targets.get(stream).cloned());
-            self.call(Role::Probe, &samples.collect::<Vec<_>>(), RAMP)?;
-        }
         match *self.scenario {
             Scenario::Play { players, .. } => {
                 self.rss = self.server.rss()?;
                 let players = self.targets.iter().cycle().take(players).cloned();
-                self.call(Role::Player, &players.collect::<Vec<_>>(), RAMP)?;
+                self.play(&players.collect::<Vec<_>>())?;
             }
             Scenario::Forward { .. } => self.wait_forwarded()?,
-            Scenario::Publish { .. } => {}
+            Scenario::Publish { .. } => self.call(Role::Probe, &self.samples(), RAMP)?,
         }
         let settled = Instant::now() + SETTLE;
         self.hold(|_| Ok(Instant::now() < settled))
+    }
+
+    /// Those who sample come between the others, at even distances: a server writes to its players in
+    /// an order, and the first and the last are not served alike.
+    fn play(&mut self, players: &[Arc<Target>]) -> Result<()> {
+        let samples = self.samples();
+        let mut called = 0;
+        for (at, sample) in samples.iter().enumerate() {
+            let upto = players.len() * (2 * at + 1) / (2 * samples.len());
+            self.call(Role::Player, players.get(called..upto).unwrap_or_default(), RAMP)?;
+            self.call(Role::Probe, std::slice::from_ref(sample), RAMP)?;
+            called = upto;
+        }
+        self.call(Role::Player, players.get(called..).unwrap_or_default(), RAMP)
+    }
+
+    fn samples(&self) -> Vec<Arc<Target>> {
+        let samples = self.scenario.samples().into_iter();
+        samples.filter_map(|(_, stream)| self.targets.get(stream).cloned()).collect()
     }
 
     /// Keeps all going while `go_on`; fails when the server or a publisher does.
@@ -176,6 +190,9 @@ impl Turn<'_> {
 
     /// Has clients come, and waits until all are there.
     fn call(&mut self, role: Role, targets: &[Arc<Target>], ramp: f64) -> Result<()> {
+        if targets.is_empty() {
+            return Ok(());
+        }
         self.crowd.call(role, targets, Some(ramp))?;
         let ramp = Duration::from_secs_f64(float(targets.len() as u64) / ramp);
         let deadline = Instant::now() + ramp + COME_WITHIN;

@@ -290,8 +290,9 @@ no ratio, and the command fails, unless it was the peer's. Of publishers, sample
 those of the publishers), for each client and second. On loopback a write of less than 64 KiB is one \
 segment unless the kernel merges it, so this counts writes as they leave, for all servers alike. \
 *us / write*: the server's CPU for each.
-- Latency, ms: from before the publisher writes a message until a sample has read and parsed it. Three \
-samples a row, parsed by a thread of their own. *audio* waits for video in *ours* (up to `audio_hold`) \
+- Latency, ms: from before the publisher writes a message until a sample has read and parsed it. Nine \
+samples a row that came between the players at even distances, as a server writes to its players in an \
+order; three of a forward's slaves. *audio* waits for video in *ours* (up to `audio_hold`) \
 and in *floor*; nobody hears less, and it is told apart so that nobody overlooks it.
 - All clients that only count read every 20 ms, or less often if they are more than 2,000 (10 us for \
 each, at most every 200 ms), the same for all servers: a load that wakes on every write makes the server \

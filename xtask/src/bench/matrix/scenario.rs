@@ -35,8 +35,11 @@ pub enum Scenario {
 pub const BITRATE: u64 = 500_000;
 /// The row of most aims.
 pub const MAIN: Scenario = players(1000);
-/// Connections that are parsed for good.
-const SAMPLES: usize = 3;
+/// Players that are parsed for good, of one stream.
+const SAMPLES: usize = 9;
+
+/// Connections of slaves, or streams of publishers, that are.
+const FORWARD_SAMPLES: usize = 3;
 
 /// So many players of one stream.
 pub const fn players(players: usize) -> Scenario {
@@ -164,18 +167,18 @@ impl Scenario {
     /// Those that sample latency: slave and stream of each. At both ends of any order and in its
     /// middle.
     pub fn samples(&self) -> Vec<(usize, usize)> {
-        let slaves = match *self {
-            Self::Forward { slaves, .. } => slaves,
-            Self::Play { .. } | Self::Publish { .. } => 1,
+        let (slaves, count) = match *self {
+            Self::Forward { slaves, .. } => (slaves, FORWARD_SAMPLES),
+            Self::Play { .. } => (1, SAMPLES),
+            Self::Publish { .. } => (1, FORWARD_SAMPLES),
         };
         let all = (self.streams() * slaves).max(1);
-        // Players are not the slaves of a forward, so that several may play one stream.
-        let places = [0, all / 2, all - 1];
-        let mut found: Vec<_> = places.iter().map(|at| (at % slaves, at / slaves)).collect();
+        let places = (0..count).map(|at| at * (all - 1) / (count - 1));
+        let mut found: Vec<_> = places.map(|at| (at % slaves, at / slaves)).collect();
+        // Of a forward there is one connection of each; a stream may have several players.
         if matches!(self, Self::Forward { .. }) {
             found.dedup();
         }
-        found.truncate(SAMPLES);
         found
     }
 }
@@ -217,13 +220,14 @@ mod tests {
 
     #[test]
     fn samples_are_spread_and_are_no_clients() {
-        assert_eq!(forward(20, 8).samples(), [(0, 0), (0, 10), (7, 19)]);
+        assert_eq!(forward(20, 8).samples(), [(0, 0), (7, 9), (7, 19)]);
         assert_eq!(forward(1, 1).samples(), [(0, 0)]);
         assert_eq!(forward(1, 1).clients(), 0);
         assert_eq!((forward(20, 8).clients(), forward(20, 8).written_to()), (157, 160));
-        assert_eq!(players(100).samples(), [(0, 0), (0, 0), (0, 0)]);
-        assert_eq!(players(100).written_to(), 103);
+        assert_eq!(players(100).samples(), [(0, 0); 9]);
+        assert_eq!(players(100).written_to(), 109);
         let dealt = Scenario::Play { players: 10, streams: 50, bitrate: BITRATE };
-        assert_eq!(dealt.samples(), [(0, 0), (0, 25), (0, 49)]);
+        assert_eq!(dealt.samples().first(), Some(&(0, 0)));
+        assert_eq!(dealt.samples().last(), Some(&(0, 49)));
     }
 }
