@@ -69,7 +69,10 @@ pub fn measure(scenario: &Scenario, contender: &Contender, setting: &Setting) ->
     let shape = source::shape(25, 50, scenario.bitrate());
     let targets = (0..scenario.streams()).map(|stream| target(port, stream));
     let targets = targets.collect::<Result<Vec<_>>>()?;
-    let crowd = Crowd::new(shape, targets.len())?;
+    let mut crowd = Crowd::new(shape, targets.len())?;
+    // Slaves wait for what comes, and few are to be read. An acknowledgement that comes late would have
+    // Nagle's algorithm merge what a real slave would have got at once.
+    crowd.fleet.is_prompt = sinks.is_some();
     let mut turn = Turn { scenario, server, crowd, sinks, targets, sampled: 0, rss: 0 };
     turn.gather()?;
     turn.window(setting.window)
