@@ -116,6 +116,10 @@ impl Floor {
                     id => self.hear(id, &mut buffer),
                 }
             }
+            if n == 0 && !lags {
+                // The stream has stopped: what was kept for more of it is all there will be.
+                self.batch.write(&mut self.players);
+            }
             if lags {
                 self.players.retain_mut(|player| player.waiting.is_empty() || player.write(&[]));
             }
@@ -142,9 +146,7 @@ impl Floor {
             Said::Media(message) if is_header(&message) => put(&message, headers),
             Said::Media(message) => {
                 if batch.take(&message) {
-                    let (bytes, keyframe) = batch.bytes();
-                    players.retain_mut(|player| player.feed(bytes, keyframe));
-                    batch.clear();
+                    batch.write(players);
                 }
             }
             Said::Publish(_) => {}
@@ -241,8 +243,11 @@ impl Batch {
         (is_video || !self.merge) && self.written.elapsed() >= self.every
     }
 
-    fn bytes(&self) -> (&[u8], Option<usize>) {
-        (&self.bytes, self.keyframe)
+    fn write(&mut self, players: &mut Vec<Player>) {
+        if !self.bytes.is_empty() {
+            players.retain_mut(|player| player.feed(&self.bytes, self.keyframe));
+            self.clear();
+        }
     }
 
     fn clear(&mut self) {
@@ -290,12 +295,12 @@ mod tests {
         let mut batch = Batch::new(&args(true, 0, 0));
         let sound = message(MediaKind::Audio, b"\xaf\x01a");
         assert!(!batch.take(&sound) && !batch.take(&sound));
-        let before = batch.bytes().0.len();
+        let before = batch.bytes.len();
         assert!(batch.take(&message(MediaKind::Video, b"\x17\x01\0\0\0key")));
-        assert_eq!(batch.bytes().1, Some(before));
+        assert_eq!(batch.keyframe, Some(before));
         batch.clear();
         assert!(batch.take(&message(MediaKind::Video, b"\x27\x01\0\0\0p")));
-        assert_eq!(batch.bytes().1, None);
+        assert_eq!(batch.keyframe, None);
 
         let mut each = Batch::new(&args(false, 0, 0));
         assert!(each.take(&sound));
@@ -308,9 +313,9 @@ mod tests {
         let mut batch = Batch::new(&args(false, 0, 2));
         let sound = message(MediaKind::Audio, b"\xaf\x01a");
         assert!(batch.take(&sound));
-        let before = batch.bytes().0.len();
+        let before = batch.bytes.len();
         assert!(!batch.take(&sound));
-        assert_eq!(batch.bytes().0.len(), before);
+        assert_eq!(batch.bytes.len(), before);
         assert!(batch.take(&sound));
         assert!(batch.take(&message(MediaKind::Video, b"\x17\x01\0\0\0key")));
     }

@@ -21,6 +21,8 @@ use super::notes::Mark;
 const SWEEP_EVERY: Duration = Duration::from_millis(20);
 const SWEEP_FOR_EACH: Duration = Duration::from_micros(10);
 const SWEEP_AT_LEAST: Duration = Duration::from_millis(200);
+/// Between two over those that are to be read nearly at once.
+const SWEEP_PROMPTLY: Duration = Duration::from_millis(2);
 /// Without data for so long a player has stalled.
 const STALL: Duration = Duration::from_secs(1);
 /// Time between two signs of life.
@@ -37,6 +39,8 @@ pub struct Fleet {
     /// Where a slot's member is.
     places: HashMap<usize, usize>,
     discard: Vec<u8>,
+    /// They are few and read nearly at once, as slaves do.
+    pub is_prompt: bool,
 }
 
 /// One player: its connection, and what it had over those before.
@@ -140,6 +144,9 @@ impl Fleet {
 
     /// Time from the begin of a sweep to that of the next.
     pub fn pause(&self) -> Duration {
+        if self.is_prompt {
+            return SWEEP_PROMPTLY;
+        }
         let open = self.members.iter().filter(|member| member.is_open()).count();
         let all = SWEEP_FOR_EACH * u32::try_from(open).unwrap_or(u32::MAX);
         all.clamp(SWEEP_EVERY, SWEEP_AT_LEAST)

@@ -299,7 +299,9 @@ each, at most every 200 ms), the same for all servers: a load that wakes on ever
 pay for that. So the kernel acknowledges late, and what Nagle's algorithm holds back it holds longer.
 - *RSS*: of the server at the end of the window; *KiB each*: its growth since before the clients \
 came. *TCP MiB*: of the kernel, for all sockets of the host, both ends.
-- A forward's slaves are sinks in the load's process. Slow players, join storms, accepting and long runs \
+- A forward's slaves are sinks in the load's process, read every 2 ms, as real ones read at once: read \
+like players, they would acknowledge late, and Nagle's algorithm would merge for a server that has it on \
+what it does not merge in front of real slaves. Slow players, join storms, accepting and long runs \
 have benches of their own.
 ";
 
