@@ -232,7 +232,7 @@ mod tests {
         let a = ("a:1935".to_owned(), true);
         let b = ("b:1935".to_owned(), false);
         let c = ("rtmp://c/x/[stream]".to_owned(), false);
-        assert_eq!(of("vod", "x"), [a.clone()]);
+        assert_eq!(of("vod", "x"), vec![a.clone()]);
         assert_eq!(of("live2", "x"), [a.clone(), b.clone()]);
         assert_eq!(of("vod", "cam-1"), [a.clone(), c.clone()]);
         assert_eq!(of("live", "cam-1"), [a, b, c]);
