@@ -63,6 +63,36 @@ pub struct Totals {
     pub sent_bytes: u64,
     /// Skips of slow readers to a keyframe.
     pub skips: u64,
+    /// What legs moved.
+    pub legs: LegTotals,
+}
+
+/// What all legs moved since start, also those that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LegTotals {
+    /// Bytes that the kernel carried.
+    pub kernel_bytes: u64,
+    /// Bytes that passed user space.
+    pub user_bytes: u64,
+    /// How often legs came back from the kernel.
+    pub unsplices: u64,
+}
+
+/// What the process takes of its system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessStatus {
+    /// Processor time in user and kernel mode, seconds.
+    pub cpu_s: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: u64,
+    /// Open descriptors.
+    pub open_fds: u64,
+    /// How many it may open.
+    pub max_fds: u64,
+    /// When it started, seconds since 1970.
+    pub started_s: f64,
 }
 
 /// One stream.
@@ -88,6 +118,8 @@ pub struct StreamStatus {
     pub received_bytes: u64,
     /// Messages received.
     pub messages: u64,
+    /// Bytes sent to players and destinations, without those of legs.
+    pub sent_bytes: u64,
     /// Bytes held in memory by the media log.
     pub log_bytes: u64,
     /// Bits per second over about the last two seconds.
@@ -182,6 +214,8 @@ pub struct ForwardStatus {
     pub lag_ms: u64,
     /// Skips to a keyframe.
     pub skips: u64,
+    /// When it last forwarded, milliseconds since 1970; 0: never.
+    pub last_success_ms: u64,
 }
 
 /// Some of the clients: connections that publish or play.

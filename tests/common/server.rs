@@ -23,6 +23,7 @@ pub struct Setup {
     edge: String,
     splice: Option<&'static str>,
     more: String,
+    exporter: String,
     rtmp: Option<SocketAddr>,
 }
 
@@ -83,6 +84,12 @@ impl Setup {
         self
     }
 
+    /// Serves metrics on an address of their own too; `more` lines of `[exporter]`.
+    pub fn exporter(mut self, listen: SocketAddr, more: &str) -> Self {
+        self.exporter = format!("[exporter]\nenabled = true\nlisten = \"{listen}\"\n{more}\n");
+        self
+    }
+
     /// Where to listen, else anywhere.
     pub fn listen(mut self, rtmp: SocketAddr) -> Self {
         self.rtmp = Some(rtmp);
@@ -98,10 +105,10 @@ impl Setup {
         let rtmp = self.rtmp.unwrap_or_else(free_address);
         let api = free_address();
         let config = format!(
-            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n\
+            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}\
              [[vhost]]\nname = \"__defaultVhost__\"\n\
              [vhost.play]\n{}[vhost.publish]\n{}{}{}{}",
-            self.global, self.play, self.publish, self.forward, self.edge, self.more,
+            self.global, self.exporter, self.play, self.publish, self.forward, self.edge, self.more,
         );
         Server::start("forwarder.toml", &config, rtmp, api)
     }
@@ -124,7 +131,8 @@ fn quoted(addresses: &[SocketAddr]) -> String {
 pub struct Server {
     /// Where RTMP is served.
     pub rtmp: SocketAddr,
-    api: SocketAddr,
+    /// Where the API is served.
+    pub api: SocketAddr,
     config: PathBuf,
     process: Process,
     dir: TempDir,

@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::Config;
-use crate::http::Facts;
+use crate::http::{Facts, Options, Serve, serve};
 use crate::status::{
-    ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, PullStatus, Snapshot,
-    StreamStatus, Totals,
+    ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
+    PullStatus, Snapshot, StreamStatus, Totals,
 };
 
 #[test]
@@ -73,6 +73,14 @@ impl Facts for Told {
         snapshot()
     }
 
+    fn process(&self) -> ProcessStatus {
+        ProcessStatus::default()
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     async fn clients(&self, _: ClientQuery) -> ClientPage {
         ClientPage::default()
     }
@@ -117,7 +125,8 @@ async fn status_asks_the_api() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(crate::http::serve(listener, Told, shutdown.clone()));
+    let options = Options { series_of_streams: true };
+    let serving = tokio::spawn(serve(listener, Serve::Api, Told, options, shutdown.clone()));
     let body = status::ask(&address, status::STATUS).await.expect("an answer");
     assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());
     shutdown.cancel();
@@ -251,6 +260,7 @@ fn snapshot() -> Snapshot {
             received_bytes: 3 << 29,
             sent_bytes: 3 << 10,
             skips: 5,
+            ..Totals::default()
         },
     }
 }

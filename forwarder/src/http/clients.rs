@@ -1,13 +1,11 @@
 //! `/api/v1/clients`: who publishes and plays, in SRS's shape.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::{Facts, Identity};
+use super::{Api, Facts};
 use crate::status::{ClientQuery, ClientStatus};
 
 /// SRS's ERROR_RTMP_CLIENT_NOT_FOUND.
@@ -20,19 +18,16 @@ struct One {
 
 /// Some of them; see [`ClientQuery`].
 pub(super) async fn list<F: Facts>(
-    State((identity, facts)): State<(Arc<Identity>, F)>,
+    State(api): State<Api<F>>,
     Query(query): Query<ClientQuery>,
 ) -> Response {
-    Json(identity.answer(facts.clients(query).await)).into_response()
+    Json(api.identity.answer(api.facts.clients(query).await)).into_response()
 }
 
 /// One of them.
-pub(super) async fn one<F: Facts>(
-    State((identity, facts)): State<(Arc<Identity>, F)>,
-    Path(id): Path<String>,
-) -> Response {
-    match facts.client(&id).await {
-        Some(client) => Json(identity.answer(One { client })).into_response(),
-        None => Json(identity.error(NO_SUCH_CLIENT)).into_response(),
+pub(super) async fn one<F: Facts>(State(api): State<Api<F>>, Path(id): Path<String>) -> Response {
+    match api.facts.client(&id).await {
+        Some(client) => Json(api.identity.answer(One { client })).into_response(),
+        None => Json(api.identity.error(NO_SUCH_CLIENT)).into_response(),
     }
 }

@@ -1,9 +1,10 @@
 //! The read-only HTTP API.
 //!
 //! `/api/v1/versions` and `/api/v1/clients` answer as SRS does, so that its consoles and scripts find
-//! a server they know; `/api/v1/status` is our own; `/healthz` is for probes.
+//! a server they know; `/api/v1/status` is our own; `/healthz` is for probes, `/metrics` for Prometheus.
 mod clients;
 mod limited;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::{ClientPage, ClientQuery, ClientStatus, Snapshot};
+use crate::status::{ClientPage, ClientQuery, ClientStatus, ProcessStatus, Snapshot};
 
 /// How long requests that are being answered may take once the API shall stop.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -32,6 +33,12 @@ pub trait Facts: Clone + Send + Sync + 'static {
     /// The process now.
     fn snapshot(&self) -> Snapshot;
 
+    /// What the process takes of its system. May block.
+    fn process(&self) -> ProcessStatus;
+
+    /// Whether new connections are taken.
+    fn is_ready(&self) -> bool;
+
     /// Some of the clients.
     fn clients(&self, query: ClientQuery) -> impl Future<Output = ClientPage> + Send;
 
@@ -39,15 +46,43 @@ pub trait Facts: Clone + Send + Sync + 'static {
     fn client(&self, id: &str) -> impl Future<Output = Option<ClientStatus>> + Send;
 }
 
-/// Serves the API on `listener` until `shutdown`. Accept errors are retried, so this returns an error
-/// only if the listener itself is broken.
+/// What the configuration says of the API.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `/metrics` has series for each stream.
+    pub series_of_streams: bool,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// Everything.
+    Api,
+    /// `/metrics` alone.
+    Metrics,
+}
+
+/// What answers share.
+#[derive(Clone)]
+struct Api<F> {
+    identity: Arc<Identity>,
+    options: Arc<Options>,
+    facts: F,
+}
+
+/// Serves the API, or a part, on `listener` until `shutdown`. Accept errors are retried, so this
+/// returns an error only if the listener itself is broken.
 pub async fn serve<F: Facts>(
     listener: TcpListener,
+    what: Serve,
     facts: F,
+    options: Options,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router(facts))
+    let (identity, options) = (Arc::new(Identity::draw()), Arc::new(options));
+    let router = router(what).with_state(Api { identity, options, facts });
+    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router)
         .with_graceful_shutdown(stopping.cancelled_owned())
         .into_future();
     let overdue = async {
@@ -60,25 +95,26 @@ pub async fn serve<F: Facts>(
     }
 }
 
-fn router<F: Facts>(facts: F) -> Router {
-    Router::new()
-        .route("/api/v1/versions", get(versions::<F>))
-        .route("/api/v1/status", get(status::<F>))
-        .route("/api/v1/clients", get(clients::list::<F>))
-        .route("/api/v1/clients/{id}", get(clients::one::<F>))
-        .route("/healthz", get(async || "ok"))
+fn router<F: Facts>(what: Serve) -> Router<Api<F>> {
+    let mut router = Router::new().route("/metrics", get(metrics::metrics::<F>));
+    if what == Serve::Api {
+        router = router
+            .route("/api/v1/versions", get(versions::<F>))
+            .route("/api/v1/status", get(status::<F>))
+            .route("/api/v1/clients", get(clients::list::<F>))
+            .route("/api/v1/clients/{id}", get(clients::one::<F>))
+            .route("/healthz", get(async || "ok"));
+    }
+    router
         .fallback(async || refusal(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED))
-        .with_state((Arc::new(Identity::draw()), facts))
 }
 
-async fn status<F: Facts>(State((_, facts)): State<(Arc<Identity>, F)>) -> Json<Snapshot> {
-    Json(facts.snapshot())
+async fn status<F: Facts>(State(api): State<Api<F>>) -> Json<Snapshot> {
+    Json(api.facts.snapshot())
 }
 
-async fn versions<F: Facts>(
-    State((identity, _)): State<(Arc<Identity>, F)>,
-) -> Json<Envelope<Versions>> {
+async fn versions<F: Facts>(State(api): State<Api<F>>) -> Json<Envelope<Versions>> {
     let number = |text: &str| text.parse().unwrap_or(0);
     let data = Version {
         major: number(env!("CARGO_PKG_VERSION_MAJOR")),
@@ -86,7 +122,7 @@ async fn versions<F: Facts>(
         revision: number(env!("CARGO_PKG_VERSION_PATCH")),
         version: env!("CARGO_PKG_VERSION"),
     };
-    Json(identity.answer(Versions { data }))
+    Json(api.identity.answer(Versions { data }))
 }
 
 fn refusal(status: StatusCode) -> (StatusCode, Json<Refusal>) {

@@ -4,6 +4,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+const OPTIONS: Options = Options { series_of_streams: true };
+
 /// Twelve clients, the later the more skips.
 #[derive(Clone)]
 struct Told;
@@ -11,6 +13,14 @@ struct Told;
 impl Facts for Told {
     fn snapshot(&self) -> Snapshot {
         Snapshot { version: "1.2.3".into(), connections: 7, ..Snapshot::default() }
+    }
+
+    fn process(&self) -> ProcessStatus {
+        ProcessStatus { cpu_s: 1.5, resident_bytes: 4096, ..ProcessStatus::default() }
+    }
+
+    fn is_ready(&self) -> bool {
+        true
     }
 
     async fn clients(&self, query: ClientQuery) -> ClientPage {
@@ -60,7 +70,7 @@ async fn every_path_answers() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, Told, OPTIONS, shutdown.clone()));
     let ask = async |method: &str, path: &str| {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -108,7 +118,7 @@ async fn a_client_that_says_nothing_does_not_keep_it_from_stopping() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, Told, OPTIONS, shutdown.clone()));
     let mut silent = TcpStream::connect(address).await.expect("a connection");
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("half a request");
     shutdown.cancel();
@@ -126,7 +136,7 @@ async fn idle_clients_take_a_bounded_number_of_descriptors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, Told, OPTIONS, shutdown.clone()));
     let mut idle = Vec::new();
     for _ in 0..limited::MAX_CONNECTIONS {
         let mut socket = TcpStream::connect(address).await.expect("a connection");

@@ -10,7 +10,9 @@ use crate::config::DEFAULT_VHOST;
 use crate::conn::{ClientState, Shards};
 use crate::http::Facts;
 use crate::hub::Phase;
-use crate::status::{ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, Snapshot};
+use crate::status::{
+    ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, ProcessStatus, Snapshot,
+};
 
 /// How long shards have to answer.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -33,6 +35,14 @@ enum Doing {
 impl Facts for Source {
     fn snapshot(&self) -> Snapshot {
         self.sampler.snapshot()
+    }
+
+    fn process(&self) -> ProcessStatus {
+        super::process::usage()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.sampler.is_ready()
     }
 
     async fn clients(&self, query: ClientQuery) -> ClientPage {

@@ -58,6 +58,11 @@ impl Sampler {
         *rates = next;
     }
 
+    /// Whether connections are still taken.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.context.stop.is_cancelled()
+    }
+
     /// Every stream.
     pub(super) fn streams(&self) -> Vec<Arc<Stream>> {
         self.context.hub.list()
@@ -99,6 +104,7 @@ impl Sampler {
                 received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
+                legs: self.edges.leg_totals(),
             },
         }
     }
@@ -128,6 +134,7 @@ impl Sampler {
             legs: 0,
             received_bytes: counters.received_bytes.load(Relaxed),
             messages: counters.messages.load(Relaxed),
+            sent_bytes: counters.sent_bytes.load(Relaxed),
             log_bytes: stream.log_bytes(),
             bitrate_bps: rate,
             video: name(video),
