@@ -117,7 +117,7 @@ fn prometheus_scrapes_what_was_published_played_and_forwarded() {
     prometheus.wait(&up(slave.address), 1.0);
     prometheus.wait(&up(closed), 0.0);
     prometheus.wait("forwarder_forwards{state=\"forwarding\"}", 1.0);
-    prometheus.wait(&format!("sum(forwarder_shard_players{{job=\"forwarder\"}})"), 3.0);
+    prometheus.wait("sum(forwarder_shard_players{job=\"forwarder\"})", 3.0);
 
     let sent = live.stop(End::Polite);
     let bytes: usize = sent.iter().map(|tag| tag.body.len()).sum();

@@ -1,6 +1,8 @@
 //! A snapshot of what the server does: what the API serialises and `forwarder status` prints.
 //!
 //! Fields that are missing read as empty, so that `status` understands servers of other versions.
+pub mod srs;
+
 use serde::{Deserialize, Serialize};
 
 /// The whole process at one moment.
@@ -237,9 +239,9 @@ pub struct ClientStatus {
     /// A number; the client keeps it as long as it is connected, and those that come later have
     /// higher ones.
     pub id: String,
-    /// Name of the vhost.
+    /// Id of the vhost, see [`srs::id_of`].
     pub vhost: String,
-    /// `vhost/app/stream`.
+    /// Id of the stream.
     pub stream: String,
     /// Its address, without the port.
     pub ip: String,
@@ -293,8 +295,7 @@ pub struct Kbps {
 }
 
 /// Which clients are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientQuery {
     /// How many of them are left out at first.
     pub start: usize,
@@ -322,7 +323,7 @@ pub enum ClientOrder {
 }
 
 impl Default for ClientQuery {
-    /// SRS gives ten unless it is asked for more.
+    /// As many as SRS gives.
     fn default() -> Self {
         Self { start: 0, count: 10, sort: ClientOrder::Id }
     }

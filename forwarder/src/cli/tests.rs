@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::Config;
 use crate::http::{Facts, Options, Serve, serve};
+use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
     PullStatus, Snapshot, StreamStatus, Totals,
@@ -77,12 +78,28 @@ impl Facts for Told {
         ProcessStatus::default()
     }
 
+    fn summary(&self) -> Summary {
+        Summary::default()
+    }
+
     fn is_ready(&self) -> bool {
         true
     }
 
     async fn clients(&self, _: ClientQuery) -> ClientPage {
         ClientPage::default()
+    }
+
+    async fn kick(&self, _: &str) -> bool {
+        false
+    }
+
+    async fn streams(&self) -> Vec<SrsStream> {
+        Vec::new()
+    }
+
+    async fn vhosts(&self) -> Vec<SrsVhost> {
+        Vec::new()
     }
 
     async fn client(&self, _: &str) -> Option<ClientStatus> {
@@ -94,9 +111,7 @@ impl Facts for Told {
 fn clients_are_a_table() {
     let player = ClientStatus {
         id: "7".into(),
-        vhost: "v.test".into(),
-        stream: "v.test/live/a".into(),
-        name: "a".into(),
+        url: "v.test/live/a".into(),
         peer: "10.0.0.9:40000".into(),
         state: "blocked".into(),
         lag_ms: 1200,
@@ -125,7 +140,7 @@ async fn status_asks_the_api() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
-    let options = Options { series_of_streams: true };
+    let options = Options { series_of_streams: true, crossdomain: true, token: String::new() };
     let serving = tokio::spawn(serve(listener, Serve::Api, Told, options, shutdown.clone()));
     let body = status::ask(&address, status::STATUS).await.expect("an answer");
     assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());

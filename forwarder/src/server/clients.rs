@@ -2,14 +2,17 @@
 //! publishers and the edge of legs.
 
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::snapshot::Sampler;
+use super::srs;
+use super::summary::Summaries;
 use crate::config::DEFAULT_VHOST;
 use crate::conn::{ClientState, Shards};
 use crate::http::Facts;
 use crate::hub::Phase;
+use crate::status::srs::{SrsStream, SrsVhost, Summary, id_of};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, ProcessStatus, Snapshot,
 };
@@ -20,7 +23,8 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// Asks the parts of the server.
 #[derive(Clone)]
 pub(super) struct Source {
-    pub(super) sampler: std::sync::Arc<Sampler>,
+    pub(super) sampler: Arc<Sampler>,
+    pub(super) summaries: Arc<Summaries>,
     /// Weak: shards end when the last handle on them is gone.
     pub(super) shards: Weak<Shards>,
 }
@@ -52,6 +56,24 @@ impl Facts for Source {
 
     async fn client(&self, id: &str) -> Option<ClientStatus> {
         self.all().await.0.into_iter().find(|client| client.id == id)
+    }
+
+    async fn kick(&self, id: &str) -> bool {
+        let (Ok(id), Some(shards)) = (id.parse(), self.shards.upgrade()) else { return false };
+        shards.kick(id, WITHIN).await
+    }
+
+    async fn streams(&self) -> Vec<SrsStream> {
+        let (clients, _) = self.all().await;
+        srs::streams(&self.sampler, &clients)
+    }
+
+    async fn vhosts(&self) -> Vec<SrsVhost> {
+        srs::vhosts(self.sampler.config(), &self.streams().await)
+    }
+
+    fn summary(&self) -> Summary {
+        self.summaries.look(&self.sampler.snapshot())
     }
 }
 
@@ -126,7 +148,7 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
     let prefix = if vhost == DEFAULT_VHOST { "" } else { &*vhost };
     ClientStatus {
         id: client.id.to_string(),
-        stream: format!("{vhost}/{app}/{name}"),
+        stream: id_of(&[&vhost, &app, &name]),
         ip: client.peer.ip().to_canonical().to_string(),
         page_url: text(connect.map(|connect| &connect.page_url)),
         swf_url: text(connect.map(|connect| &connect.swf_url)),
@@ -140,8 +162,8 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
         lag_ms: playing.map_or(0, |playing| millis(playing.lag)),
         skips: playing.map_or(0, |playing| playing.skips),
         blocked_ms: playing.and_then(|p| p.blocked_since).map_or(0, |at| millis(since(at))),
+        vhost: id_of(&[&vhost]),
         name,
-        vhost,
         publish,
         state,
         peer,

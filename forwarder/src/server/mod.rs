@@ -3,6 +3,8 @@
 mod clients;
 mod process;
 mod snapshot;
+mod srs;
+mod summary;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -119,11 +121,16 @@ impl Server {
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
-        let source = clients::Source { sampler, shards: Arc::downgrade(&shards) };
+        let source =
+            clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
         if context.config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
         }
-        let options = Options { series_of_streams: context.config.exporter.streams };
+        let options = Options {
+            series_of_streams: context.config.exporter.streams,
+            crossdomain: context.config.http_api.crossdomain,
+            token: context.config.http_api.token.clone(),
+        };
         for (what, listener) in http {
             info!(address = %listener.local_addr()?, "{} listening", name(what));
             let listener = TcpListener::from_std(listener)?;

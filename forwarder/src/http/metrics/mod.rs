@@ -27,7 +27,7 @@ pub(super) async fn metrics<F: Facts>(State(api): State<Api<F>>) -> Response {
     });
     match made.await {
         Ok(text) => ([(header::CONTENT_TYPE, page::CONTENT_TYPE)], text).into_response(),
-        Err(_) => super::refusal(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+        Err(_) => super::envelope::refusal(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
     }
 }
 
