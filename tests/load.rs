@@ -1,29 +1,15 @@
 //! The load generator tells the truth: of a server that serves, and of those that do not.
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use common::nginx::Nginx;
-use common::process::Process;
+use common::process::{Process, xtask};
 use common::server::Setup;
 use common::{free_address, seconds, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-/// The program: of another package, so cargo has not made it for this test.
-fn xtask() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        let built = build.args(["build", "--quiet", "--package", "xtask"]).status();
-        assert!(built.expect("cargo").success(), "xtask cannot be built");
-        // From deps of whatever profile this is to the profile that was built.
-        let test = std::env::current_exe().expect("the path of this test");
-        test.ancestors().nth(3).expect("the folder of profiles").join("debug/xtask")
-    })
-}
 
 /// A run of `xtask load` with `line` behind it.
 struct Load {

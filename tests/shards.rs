@@ -14,6 +14,7 @@ const SHARDS: usize = 4;
 fn start() -> Server {
     let server = Setup::new().global(&format!("threads = {SHARDS}")).start();
     // The harness looked whether it listens.
+    wait_until("that has been seen", seconds(5), || server.log().contains("connection closed"));
     wait_until("nobody is connected", seconds(5), || connections(&server) == [0; SHARDS]);
     server
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,19 @@ pub fn unread(server: SocketAddr) -> Vec<(u64, SocketAddr)> {
     let is_ours = |of: &Queues| of.local == server.port() && of.remote != 0;
     let ends = queues().into_iter().filter(is_ours);
     ends.map(|of| (of.unread, SocketAddr::new(server.ip(), of.remote))).collect()
+}
+
+/// Our xtask: of another package, so cargo has not made it for a test.
+pub fn xtask() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        let built = build.args(["build", "--quiet", "--package", "xtask"]).status();
+        assert!(built.expect("cargo").success(), "xtask cannot be built");
+        // From deps of whatever profile this is to the profile that was built.
+        let test = std::env::current_exe().expect("the path of this test");
+        test.ancestors().nth(3).expect("the folder of profiles").join("debug/xtask")
+    })
 }
 
 /// A running program; killed on drop.

@@ -32,6 +32,18 @@ impl Server {
     /// and the log go to `folder`.
     pub fn start(
         name: &str,
+        config: Table,
+        ports: Ports<'_>,
+        folder: &Path,
+        core: Option<usize>,
+    ) -> Result<Self> {
+        Self::start_build(&binary(), name, config, ports, folder, core)
+    }
+
+    /// The same of another build.
+    pub fn start_build(
+        build: &Path,
+        name: &str,
         mut config: Table,
         ports: Ports<'_>,
         folder: &Path,
@@ -41,7 +53,7 @@ impl Server {
         fs::create_dir_all(folder)?;
         let file = folder.join(format!("{name}.toml"));
         fs::write(&file, toml::to_string(&config)?)?;
-        let mut command = Command::new(binary());
+        let mut command = Command::new(build);
         command.arg("run").arg("-c").arg(&file);
         let log = folder.join(format!("{name}.log"));
         let mut process = Process::start(name, command, &log, core)?;

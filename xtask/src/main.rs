@@ -56,6 +56,9 @@ enum Command {
     /// Source and sink of `bench splice`.
     #[command(hide = true)]
     BenchLoad(bench::splice::load::Args),
+    /// The raw floor of `bench report`.
+    #[command(hide = true)]
+    BenchFloor(bench::floor::Args),
     /// Publish an FLV file in real time with our own client.
     Publish(publish::Args),
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&args),
         Command::BenchRelay(args) => bench::splice::relay::run(&args),
         Command::BenchLoad(args) => bench::splice::load::run(&args),
+        Command::BenchFloor(args) => bench::floor::run(&args),
         Command::Publish(args) => publish::run(&args),
     };
     match result {

@@ -79,14 +79,14 @@ impl Acceptor {
             Ok(io) => io,
             Err(error) => return warn!(%peer, %error, "connection lost"),
         };
-        let job = move |shard: std::rc::Rc<super::Shard>| match TcpStream::from_std(io) {
-            Ok(io) => shard.clone().spawn(async move {
-                let _place = place;
-                connection::serve(shard, io, peer).await;
-            }),
-            Err(error) => warn!(%peer, %error, "connection lost"),
+        let serve = async move |shard| {
+            let _place = place;
+            match TcpStream::from_std(io) {
+                Ok(io) => connection::serve(shard, io, peer).await,
+                Err(error) => warn!(%peer, %error, "connection lost"),
+            }
         };
-        self.shards.least_loaded().run(job).await;
+        self.shards.least_loaded().spawn(serve).await;
     }
 
     async fn recover(&mut self, error: &io::Error) {

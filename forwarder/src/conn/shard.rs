@@ -74,7 +74,10 @@ impl Shard {
 
     /// Runs `task` on this shard to its end, also while the process stops.
     pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
-        let counted = Counted::new(&self.gauges, |gauges| &gauges.load);
+        self.spawn_counted(task, Counted::new(&self.gauges, |gauges| &gauges.load));
+    }
+
+    fn spawn_counted(&self, task: impl Future<Output = ()> + 'static, counted: Counted) {
         self.tasks.spawn_local(async move {
             task.await;
             drop(counted);
@@ -118,15 +121,24 @@ pub struct ShardHandle {
 }
 
 impl ShardHandle {
-    /// Runs `job` on the shard's thread; it may spawn tasks there. Waits while the shard has too
-    /// many jobs; after the shard has ended the job is dropped.
-    pub async fn run(&self, job: impl FnOnce(Rc<Shard>) + Send + 'static) {
-        // Jobs that wait count as load, or a burst would all go to one shard.
+    /// Runs the task that `begin` makes there on the shard, to its end. Waits while the shard has too
+    /// many jobs; after the shard has ended there is no task.
+    pub async fn spawn<T: Future<Output = ()> + 'static>(
+        &self,
+        begin: impl FnOnce(Rc<Shard>) -> T + Send + 'static,
+    ) {
+        // It counts as load from now on, once, or a burst would not be spread evenly.
         let counted = Counted::new(&self.gauges, |gauges| &gauges.load);
-        let job = |shard| {
-            job(shard);
-            drop(counted);
-        };
+        self.run(|shard| {
+            let task = begin(Rc::clone(&shard));
+            shard.spawn_counted(task, counted);
+        })
+        .await;
+    }
+
+    /// Runs `job` on the shard's thread. Waits while the shard has too many jobs; after the shard has
+    /// ended the job is dropped.
+    pub async fn run(&self, job: impl FnOnce(Rc<Shard>) + Send + 'static) {
         // An error means that the process stops: there is nobody left to run it.
         _ = self.jobs.send(Box::new(job)).await;
     }

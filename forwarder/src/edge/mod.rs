@@ -20,7 +20,6 @@ mod through;
 mod uplink;
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use tokio::time::timeout;
 use crate::config::{Vhost, When};
 use crate::conn::{
     Ask, Context, EncoderLaunch, Grant, Interest, Launch, PlayAsk, PublishAsk, PublishGrant,
-    Refusal, Shard, ShardHandle, Shards,
+    Refusal, ShardHandle, Shards,
 };
 use crate::forward::Registry;
 use crate::rtmp::url::StreamKey;
@@ -88,16 +87,13 @@ impl Edges {
             let unjudged = connect.is_some();
             match ask {
                 ask if unjudged => {
-                    let judged = move |shard: Rc<Shard>| {
-                        shard.clone().spawn(admission::run(edges, vhost, ask, shard));
-                    };
-                    shard.run(judged).await;
+                    shard.spawn(move |shard| admission::run(edges, vhost, ask, shard)).await;
                 }
                 Ask::Play(ask) => self.play(ask, &vhost, shard).await,
                 Ask::Publish(ask) if vhost.edge.splice == When::Never => {
                     let relay =
                         Relay::new(edges, &vhost, (ask.key, ask.source), ask.leave, ask.reply);
-                    shard.run(move |shard| shard.clone().spawn(relay.run(shard))).await;
+                    shard.spawn(move |shard| relay.run(shard)).await;
                 }
                 Ask::Publish(ask) => self.carry(ask, &vhost),
             }

@@ -79,7 +79,7 @@ impl Supervisor {
         }
         let Some(entry) = self.registry.begin(stream, destination) else { return };
         let task = task::Task { entry, forward: forward.clone(), health: self.health(destination) };
-        self.shards.least_loaded().run(move |shard| shard.clone().spawn(task.run(shard))).await;
+        self.shards.least_loaded().spawn(move |shard| task.run(shard)).await;
     }
 
     fn health(&self, destination: &Destination) -> Arc<backoff::Health> {

@@ -7,8 +7,10 @@
 mod accept;
 mod audience;
 mod failover;
+pub mod floor;
 mod forward;
 mod join;
+mod matrix;
 mod players;
 mod report;
 mod servers;
@@ -52,16 +54,16 @@ impl Cores {
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    bench: Bench,
+    bench: Option<Bench>,
     /// Another server to take turns with.
     #[arg(long, global = true, value_enum)]
     peer: Option<Peer>,
     /// Measure the peer alone, without building ours.
     #[arg(long, global = true, requires = "peer")]
     peer_only: bool,
-    /// Turns for each.
-    #[arg(long, global = true, default_value_t = 1)]
-    rounds: u32,
+    /// Turns for each; 1 if not said, 2 for the report.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
     /// Write the results there too.
     #[arg(long, global = true)]
     json: Option<PathBuf>,
@@ -69,6 +71,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// All of it, beside nginx-rtmp and the raw floor, as docs/bench.md; so is no command at all.
+    Report(matrix::Args),
     /// Latency from a publisher over a master and a slave to a player.
     Forward(forward::Args),
     /// Time from a TCP connect to the first complete keyframe.
@@ -89,6 +93,13 @@ enum Bench {
     Splice(splice::Args),
 }
 
+impl Bench {
+    /// Whether `--peer` may take turns with it.
+    fn has_peer(&self) -> bool {
+        matches!(self, Self::Forward(_) | Self::Join(_) | Self::Players(_))
+    }
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Peer {
     Nginx,
@@ -96,19 +107,19 @@ enum Peer {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let ours = !matches!(args.bench, Bench::Forward(_) | Bench::Join(_) | Bench::Players(_));
-    if ours && args.peer.is_some() {
-        bail!("nobody takes turns with this one");
+    let (all, json) = (Bench::Report(matrix::Args::default()), args.json.as_deref());
+    let (bench, rounds) = (args.bench.as_ref().unwrap_or(&all), args.rounds.unwrap_or(1));
+    if !bench.has_peer() && args.peer.is_some() {
+        bail!("nobody takes turns with this one, or all do");
     }
-    match &args.bench {
-        Bench::Splice(options) => return splice::run(options, args.rounds, args.json.as_deref()),
-        Bench::Failover(options) => {
-            return failover::run(options, args.rounds, args.json.as_deref());
-        }
-        Bench::Stall(options) => return stall::run(options, args.rounds, args.json.as_deref()),
-        Bench::Slow(options) => return slow::run(options, args.rounds, args.json.as_deref()),
-        Bench::Storm(options) => return storm::run(options, args.rounds, args.json.as_deref()),
-        _ => {}
+    match bench {
+        Bench::Report(options) => return matrix::run(options, args.rounds, json),
+        Bench::Splice(options) => return splice::run(options, rounds, json),
+        Bench::Failover(options) => return failover::run(options, rounds, json),
+        Bench::Stall(options) => return stall::run(options, rounds, json),
+        Bench::Slow(options) => return slow::run(options, rounds, json),
+        Bench::Storm(options) => return storm::run(options, rounds, json),
+        Bench::Forward(_) | Bench::Join(_) | Bench::Players(_) | Bench::Accept(_) => {}
     }
     if !args.peer_only {
         cluster::build()?;
@@ -123,23 +134,24 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(Peer::Nginx) = args.peer {
         kinds.push(Kind::Nginx);
     }
-    let turns = (0..args.rounds).flat_map(|round| kinds.iter().map(move |kind| (round, *kind)));
-    match &args.bench {
+    let turns = (0..rounds).flat_map(|round| kinds.iter().map(move |kind| (round, *kind)));
+    match bench {
         Bench::Forward(options) => {
-            report::run(turns, args.json.as_deref(), |kind| forward::measure(options, kind, cores))
+            report::run(turns, json, |kind| forward::measure(options, kind, cores))
         }
         Bench::Join(options) => {
-            report::run(turns, args.json.as_deref(), |kind| join::measure(options, kind, cores))
+            report::run(turns, json, |kind| join::measure(options, kind, cores))
         }
         Bench::Accept(options) => {
-            report::run(turns, args.json.as_deref(), |kind| accept::measure(options, kind, cores))
+            report::run(turns, json, |kind| accept::measure(options, kind, cores))
         }
         Bench::Players(options) => {
             players::check_limit(options, limit)?;
-            report::run(turns, args.json.as_deref(), |kind| players::measure(options, kind, cores))
+            report::run(turns, json, |kind| players::measure(options, kind, cores))
         }
         // Have run above, as they take turns of their own.
-        Bench::Splice(_)
+        Bench::Report(_)
+        | Bench::Splice(_)
         | Bench::Failover(_)
         | Bench::Stall(_)
         | Bench::Slow(_)

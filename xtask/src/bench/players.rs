@@ -23,7 +23,7 @@ use crate::load::histogram::Quantiles;
 use crate::{client, process};
 
 /// Players that parse.
-const PROBES: usize = 3;
+const PROBES: usize = 9;
 /// Who comes in a second.
 const RAMP: f64 = 1000.0;
 /// From the last join to the window.
@@ -146,9 +146,17 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
     let (publish, play) = (of(&setup.publish)?, of(&setup.play)?);
     let mut crowd = Crowd::new(source::shape(25, 50, args.bitrate), 1)?;
     call(&mut crowd, &mut setup, Role::Publisher, vec![publish])?;
-    call(&mut crowd, &mut setup, Role::Probe, vec![Arc::clone(&play); PROBES])?;
     let rss_before = setup.rss()?;
-    call(&mut crowd, &mut setup, Role::Player, vec![play; args.players])?;
+    // Probes come between the others, at even distances: a server writes to its players in an
+    // order, and the first and the last are not served alike.
+    let mut called = 0;
+    for probe in 0..PROBES {
+        let upto = args.players * (2 * probe + 1) / (2 * PROBES);
+        call(&mut crowd, &mut setup, Role::Player, vec![Arc::clone(&play); upto - called])?;
+        call(&mut crowd, &mut setup, Role::Probe, vec![Arc::clone(&play)])?;
+        called = upto;
+    }
+    call(&mut crowd, &mut setup, Role::Player, vec![play; args.players - called])?;
     let settled = Instant::now() + SETTLE;
     crowd.hold(|_| Ok(Instant::now() < settled))?;
 
@@ -197,6 +205,9 @@ pub fn measure(args: &Args, kind: Kind, cores: Cores) -> Result<FanOut> {
 
 /// Has clients come, and waits until all are there.
 fn call(crowd: &mut Crowd, setup: &mut Setup, role: Role, targets: Vec<Arc<Target>>) -> Result<()> {
+    if targets.is_empty() {
+        return Ok(());
+    }
     crowd.call(role, &targets, Some(RAMP))?;
     let deadline = Instant::now() + JOIN_WITHIN;
     crowd.hold(|crowd| {

@@ -14,6 +14,8 @@ use crate::net;
 use crate::process::{self, Process};
 
 const NGINX_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+/// One more than any row has players.
+const MAX_CONNECTIONS: i64 = 18_000;
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,35 +81,51 @@ fn url(port: u16) -> Result<RtmpUrl> {
 }
 
 fn start(kind: Kind, role: &str, forward: &[u16], core: Option<usize>) -> Result<(Process, u16)> {
-    let folder = cluster::target().join("bench");
     let name = format!("{}-{role}", kind.name());
-    let [listen, api] = net::free_ports(2)?[..] else { bail!("no free ports") };
     match kind {
-        Kind::Forwarder => {
-            let mut config = Table::new();
-            config.insert("max_connections".into(), 18_000.into());
-            // One core is what it gets, so one thread is what it needs.
-            config.insert("threads".into(), 1.into());
-            let ports = Ports { listen, api, forward };
-            let server = Server::start(&name, config, ports, &folder, core)?;
-            Ok((server.process, listen))
-        }
-        Kind::Nginx => {
-            if !process::exists("nginx") || !Path::new(NGINX_MODULE).is_file() {
-                bail!("nginx-rtmp is not installed: apt-get install nginx libnginx-mod-rtmp");
-            }
-            fs::create_dir_all(&folder)?;
-            let file = folder.join(format!("{name}.conf"));
-            fs::write(&file, nginx_config(&folder, &name, listen, forward))?;
-            let mut command = Command::new("nginx");
-            command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-            command.arg("-p").arg(&folder).args(["-e", "stderr", "-c"]).arg(&file);
-            let log = folder.join(format!("{name}.log"));
-            let mut process = Process::start(&name, command, &log, core)?;
-            net::wait_listening(&mut process, listen, Duration::from_secs(10))?;
-            Ok((process, listen))
-        }
+        Kind::Forwarder => start_ours(&cluster::binary(), &name, Table::new(), forward, core),
+        Kind::Nginx => start_nginx(&name, forward, core),
     }
+}
+
+/// Whether [`start_nginx`] can be.
+pub fn has_nginx() -> bool {
+    process::exists("nginx") && Path::new(NGINX_MODULE).is_file()
+}
+
+/// A server of ours with `config`, with room for all players of a bench; gives its port.
+pub fn start_ours(
+    build: &Path,
+    name: &str,
+    mut config: Table,
+    forward: &[u16],
+    core: Option<usize>,
+) -> Result<(Process, u16)> {
+    let [listen, api] = net::free_ports(2)?[..] else { bail!("no free ports") };
+    config.entry("max_connections").or_insert(MAX_CONNECTIONS.into());
+    // One core is what it gets, so one thread is what it needs.
+    config.entry("threads").or_insert(1.into());
+    let (ports, folder) = (Ports { listen, api, forward }, cluster::target().join("bench"));
+    let server = Server::start_build(build, name, config, ports, &folder, core)?;
+    Ok((server.process, listen))
+}
+
+/// nginx-rtmp that pushes all streams to `forward`; gives its port.
+pub fn start_nginx(name: &str, forward: &[u16], core: Option<usize>) -> Result<(Process, u16)> {
+    let [listen] = net::free_ports(1)?[..] else { bail!("no free ports") };
+    if !has_nginx() {
+        bail!("nginx-rtmp is not installed: apt-get install nginx libnginx-mod-rtmp");
+    }
+    let folder = cluster::target().join("bench");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{name}.conf"));
+    fs::write(&file, nginx_config(&folder, name, listen, forward))?;
+    let mut command = Command::new("nginx");
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.arg("-p").arg(&folder).args(["-e", "stderr", "-c"]).arg(&file);
+    let mut process = Process::start(name, command, &folder.join(format!("{name}.log")), core)?;
+    net::wait_listening(&mut process, listen, Duration::from_secs(10))?;
+    Ok((process, listen))
 }
 
 /// One process, no worker: what is measured is what serves.
@@ -118,7 +136,7 @@ fn nginx_config(folder: &Path, name: &str, listen: u16, forward: &[u16]) -> Stri
     format!(
         "load_module {NGINX_MODULE};\ndaemon off;\nmaster_process off;\npid {};\n\
          error_log stderr warn;\nworker_rlimit_nofile 20000;\n\
-         events {{ worker_connections 18000; }}\n\
+         events {{ worker_connections {MAX_CONNECTIONS}; }}\n\
          rtmp {{\n  access_log off;\n  server {{\n    listen 127.0.0.1:{listen};\n    \
          chunk_size 4096;\n    application live {{ live on; wait_key on; {push}}}\n  }}\n}}\n",
         pid.display()

@@ -267,7 +267,7 @@ fn measure(args: &Args, slow: usize, stuck: usize, round: u32, cores: Cores) -> 
     let listing_ms = asked.elapsed().as_secs_f64() * 1e3;
     crowd.publishers.hush();
     crowd.drain()?;
-    let delivery = tally::delivery(&crowd).context("the probes saw nothing")?;
+    let delivery = tally::delivery(&crowd, &crowd.seen()).context("the probes saw nothing")?;
     let (rest, slow_ones) = page.clients.split_at((1 + PROBES + rest).min(page.clients.len()));
     let mut parsed = Parsed::default();
     for parser in parsers {

@@ -24,7 +24,7 @@ mod page;
 pub mod relay;
 mod sink;
 mod svg;
-mod usage;
+pub mod usage;
 
 /// How long, how often, and where results go.
 #[derive(clap::Args)]

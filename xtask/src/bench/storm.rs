@@ -188,7 +188,7 @@ fn measure(args: &Args, round: u32, cores: Cores) -> Result<Row> {
     let rss = [rss, server.process.rss()?];
     crowd.publishers.hush();
     crowd.drain()?;
-    let delivery = tally::delivery(&crowd).context("the probes saw nothing")?;
+    let delivery = tally::delivery(&crowd, &crowd.seen()).context("the probes saw nothing")?;
     let [before, during, after] = &windows[..] else { bail!("three windows") };
     let all = [before, during, after];
     Ok(Row {

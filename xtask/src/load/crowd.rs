@@ -1,4 +1,5 @@
 //! All clients of a load: who is to be there, who is, and what they got.
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,9 +10,10 @@ use anyhow::{Result, bail};
 
 use super::engine::{Dial, Engine, News};
 use super::fleet::Fleet;
-use super::guest::{Joined, Role, Seen, Target};
+use super::guest::{Role, Target};
 use super::histogram::Histogram;
 use super::link::Link;
+use super::notes::{Joined, Mark, Seen};
 use super::publishers::Publishers;
 use super::stream::{Shape, Source};
 use crate::process;
@@ -206,8 +208,24 @@ impl Crowd {
             let sent = self.sent.get(stream).cloned().unwrap_or_default();
             return self.publishers.add(at, *link, source, sent);
         }
-        self.fleet.add(at, role, *link, joined.mark);
+        let received = link.received();
+        self.fleet.add(at, role, link.into_stream(), received, joined.mark);
         Ok(())
+    }
+
+    /// Takes in a connection that came to us and is fed like a player's. `received`: bytes so far.
+    pub fn adopt(&mut self, target: Arc<Target>, stream: TcpStream, received: u64, mark: Mark) {
+        let slot = Slot {
+            role: Role::Player,
+            target,
+            state: State::There,
+            joins: 1,
+            refused: 0,
+            closes: 0,
+            error: None,
+        };
+        self.fleet.add(self.slots.len(), Role::Player, stream, received, Some(mark));
+        self.slots.push(slot);
     }
 
     fn lose(&mut self, at: usize, error: String) -> Result<()> {

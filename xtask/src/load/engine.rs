@@ -12,8 +12,9 @@ use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::guest::{Guest, Joined, Progress, Role, Seen, Target};
+use super::guest::{Guest, Progress, Role, Target};
 use super::link::Link;
+use super::notes::{Joined, Seen};
 
 /// Connections begun between two looks at those that go on.
 const DIALS_AT_ONCE: usize = 32;

@@ -14,13 +14,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::guest::Role;
-use super::link::Link;
+use super::notes::Mark;
 
 /// Time between two sweeps over few players, and what each player adds: many are swept less often,
 /// which their sockets hold easily.
 const SWEEP_EVERY: Duration = Duration::from_millis(20);
 const SWEEP_FOR_EACH: Duration = Duration::from_micros(10);
 const SWEEP_AT_LEAST: Duration = Duration::from_millis(200);
+/// Between two over those that are to be read nearly at once.
+const SWEEP_PROMPTLY: Duration = Duration::from_millis(2);
 /// Without data for so long a player has stalled.
 const STALL: Duration = Duration::from_secs(1);
 /// Time between two signs of life.
@@ -37,6 +39,8 @@ pub struct Fleet {
     /// Where a slot's member is.
     places: HashMap<usize, usize>,
     discard: Vec<u8>,
+    /// They are few and read nearly at once, as slaves do.
+    pub is_prompt: bool,
 }
 
 /// One player: its connection, and what it had over those before.
@@ -73,11 +77,19 @@ pub struct Member {
 }
 
 impl Fleet {
-    /// Takes over a player. `mark`: number of its first keyframe and the bytes up to there.
-    pub fn add(&mut self, slot: usize, role: Role, link: Link, mark: Option<super::guest::Mark>) {
+    /// Takes over a player that has `received` so many bytes. `mark`: number of its first keyframe
+    /// and the bytes up to there.
+    pub fn add(
+        &mut self,
+        slot: usize,
+        role: Role,
+        stream: TcpStream,
+        received: u64,
+        mark: Option<Mark>,
+    ) {
         let now = Instant::now();
         let skipped = mark.map_or(0, |mark| mark.wire);
-        let bytes = link.received().saturating_sub(skipped);
+        let bytes = received.saturating_sub(skipped);
         let member = Member {
             slot,
             role,
@@ -88,7 +100,7 @@ impl Fleet {
             is_stalled: false,
             before: (0, 0),
             total: bytes,
-            stream: Some(link.into_stream()),
+            stream: Some(stream),
             skipped,
             last: now,
             // Spread, or all would speak at once.
@@ -132,6 +144,9 @@ impl Fleet {
 
     /// Time from the begin of a sweep to that of the next.
     pub fn pause(&self) -> Duration {
+        if self.is_prompt {
+            return SWEEP_PROMPTLY;
+        }
         let open = self.members.iter().filter(|member| member.is_open()).count();
         let all = SWEEP_FOR_EACH * u32::try_from(open).unwrap_or(u32::MAX);
         all.clamp(SWEEP_EVERY, SWEEP_AT_LEAST)
@@ -229,10 +244,7 @@ mod tests {
     use std::io::Write;
     use std::net::TcpListener;
 
-    use forwarder::rtmp::session::Goal;
-
     use super::*;
-    use crate::client;
 
     #[test]
     fn one_that_comes_back_keeps_what_it_had() {
@@ -257,9 +269,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        let url = "rtmp://127.0.0.1/live/a".parse().unwrap();
-        let link = Link::new(stream, client::session(&url, Goal::Play, Instant::now()));
-        fleet.add(slot, role, link, None);
+        fleet.add(slot, role, stream, 0, None);
         listener.accept().unwrap().0
     }
 

@@ -2,20 +2,24 @@
 //!
 //! Those that only count are swept (`fleet`), those that parse wait on epoll (`engine`), and few
 //! threads publish (`publishers`). What is published has an order and lengths that are known, so
-//! what a player should have got is known to the byte without parsing it (`stream`).
+//! what a player should have got is known to the byte without parsing it (`stream`). `sinks` are slaves
+//! that a server forwards to: fed like players.
 
 mod args;
-mod cost;
+pub mod cost;
 pub mod crowd;
 pub mod engine;
 mod ffmpeg;
 pub mod fleet;
 pub mod guest;
 pub mod histogram;
+pub mod host;
 pub mod link;
+pub mod notes;
 pub mod publishers;
 pub mod report;
 mod run;
+pub mod sinks;
 pub mod stream;
 pub mod tally;
 

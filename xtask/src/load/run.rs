@@ -86,7 +86,7 @@ fn load(args: &Args, targets: &Targets) -> Result<Report> {
     // What is under way when the window ends is not lost: it comes while nothing new is sent.
     crowd.publishers.hush();
     crowd.drain().or_else(unless_interrupted)?;
-    report.delivery = tally::delivery(&crowd);
+    report.delivery = tally::delivery(&crowd, &crowd.seen());
     report.judge();
     Ok(report)
 }

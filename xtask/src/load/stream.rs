@@ -1,4 +1,4 @@
-//! A synthetic stream whose video messages carry their number and the time they were sent.
+//! A synthetic stream whose messages carry their number and the time they were sent.
 //!
 //! The order and length of all messages follow from the stream's shape alone. So whoever knows the
 //! number of one message knows how many bytes came before it, and what is missing can be told
@@ -16,12 +16,14 @@ const AUDIO_BYTES: u64 = 180;
 const KEYFRAME_WEIGHT: u64 = 4;
 /// Stands in front of the stamp.
 const MAGIC: &[u8; 8] = b"fwdstamp";
+/// Magic, host, stream, number, time.
+const STAMP: usize = 40;
 /// FLV video header, NAL length and type, then the magic.
-const MAGIC_AT: usize = 10;
-/// Behind the magic: host, stream, number, time.
-const STAMP_END: usize = MAGIC_AT + 40;
-/// Fills the rest of a body.
-const FILL: u8 = 0x5a;
+const VIDEO: Form = Form { at: 10, fill: 0x5a };
+/// FLV audio header, then the magic.
+const AUDIO: Form = Form { at: 2, fill: 0x21 };
+/// Least of a video body.
+const STAMP_END: usize = VIDEO.at + STAMP;
 /// Largest inter frame, bytes.
 const MAX_FRAME: usize = 1 << 20;
 
@@ -30,6 +32,13 @@ pub const VIDEO_HEADER: &[u8] = b"\x17\x00\x00\x00\x00\x01\x42\xc0\x0c\xff\xe1\x
     \xc0\x0c\xda\x05\x06\x7e\x7c\x04\x40\x00\x00\x03\x00\x40\x00\x00\x07\x83\xc5\x0a\xa8\x01\x00\
     \x04\x68\xce\x3c\x80";
 pub const AUDIO_HEADER: &[u8] = b"\xaf\x00\x12\x08";
+
+/// Where a body has its stamp.
+struct Form {
+    at: usize,
+    /// Fills what is behind it.
+    fill: u8,
+}
 
 /// What the stream is like.
 #[derive(Clone, Copy, Debug)]
@@ -70,16 +79,13 @@ pub struct Source {
     name: u64,
     frames: u64,
     sounds: u64,
-    audio: Vec<u8>,
     body: Vec<u8>,
 }
 
 impl Source {
     /// At its beginning.
     pub fn new(shape: Shape, stream: &str) -> Self {
-        let mut audio = b"\xaf\x01".to_vec();
-        audio.resize(usize::try_from(AUDIO_BYTES).unwrap_or_default(), 0x21);
-        Self { shape, name: hash(stream), frames: 0, sounds: 0, audio, body: Vec::new() }
+        Self { shape, name: hash(stream), frames: 0, sounds: 0, body: Vec::new() }
     }
 
     /// When the next message is due, from the beginning.
@@ -102,7 +108,10 @@ impl Source {
             (MediaKind::Video, timestamp, &self.body)
         } else {
             self.sounds += 1;
-            (MediaKind::Audio, timestamp, &self.audio)
+            self.body.clear();
+            self.body.extend(b"\xaf\x01");
+            self.write_stamp(self.sounds - 1, usize::try_from(AUDIO_BYTES).unwrap_or(0), &AUDIO);
+            (MediaKind::Audio, timestamp, &self.body)
         }
     }
 
@@ -126,20 +135,24 @@ impl Source {
         body.extend([frame_type, 1, 0, 0, 0]);
         body.extend(u32::try_from(bytes - 9).unwrap_or(u32::MAX).to_be_bytes());
         body.push(nal_type);
-        body.extend(MAGIC);
+        self.write_stamp(number, bytes, &VIDEO);
+    }
+
+    fn write_stamp(&mut self, number: u64, bytes: usize, form: &Form) {
+        self.body.extend(MAGIC);
         for word in [host(), self.name, number, nanos()] {
-            body.extend(word.to_be_bytes());
+            self.body.extend(word.to_be_bytes());
         }
-        body.resize(bytes, FILL);
+        self.body.resize(bytes, form.fill);
     }
 }
 
-/// What was read back from a video message.
+/// What was read back from a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     host: u64,
     name: u64,
-    /// Number of the video message, from 0.
+    /// Number of the message among those of its kind, from 0.
     pub number: u64,
     /// When it was sent, on the host's monotonic clock, nanoseconds.
     sent: u64,
@@ -150,12 +163,22 @@ pub struct Stamp {
 impl Stamp {
     /// The stamp of a video message's body, if it is one of ours.
     pub fn parse(body: &[u8]) -> Option<Self> {
-        let stamp = body.get(MAGIC_AT..STAMP_END)?.strip_prefix(MAGIC)?;
+        Self::read(body, &VIDEO)
+    }
+
+    /// The stamp of an audio message's body, if it is one of ours.
+    pub fn parse_audio(body: &[u8]) -> Option<Self> {
+        Self::read(body, &AUDIO)
+    }
+
+    fn read(body: &[u8], form: &Form) -> Option<Self> {
+        let stamp = body.get(form.at..form.at + STAMP)?.strip_prefix(MAGIC)?;
         let mut words = stamp.chunks_exact(8).map(|word| word.try_into().map(u64::from_be_bytes));
         let mut word = || words.next()?.ok();
         let (host, name, number, sent) = (word()?, word()?, word()?, word()?);
-        let rest = body.get(STAMP_END..).unwrap_or_default();
-        Some(Self { host, name, number, sent, is_whole: rest.iter().all(|&byte| byte == FILL) })
+        let rest = body.get(form.at + STAMP..).unwrap_or_default();
+        let is_whole = rest.iter().all(|&byte| byte == form.fill);
+        Some(Self { host, name, number, sent, is_whole })
     }
 
     /// Time since it was sent; `None` when that was on another host, which has another clock.
@@ -223,13 +246,18 @@ mod tests {
         for (fps, gop, audio) in shapes {
             let shape = Shape { fps, gop, bitrate: 800_000, audio };
             let mut source = Source::new(shape, "a");
-            let (mut sent, mut frames, mut last) = (0, 0, Duration::ZERO);
+            let (mut sent, mut frames, mut sounds, mut last) = (0, 0, 0, Duration::ZERO);
             while frames < 300 {
                 assert!(source.due() >= last, "{shape:?}: time goes back");
                 last = source.due();
                 let (kind, timestamp, body) = source.next_message();
                 assert_eq!(u128::from(timestamp), last.as_millis());
                 sent += body.len() as u64;
+                if kind == MediaKind::Audio {
+                    let stamp = Stamp::parse_audio(body).unwrap();
+                    assert!(stamp.is_whole && stamp.number == sounds);
+                    sounds += 1;
+                }
                 if kind == MediaKind::Video {
                     assert_eq!(Stamp::parse(body).unwrap().number, frames);
                     assert_eq!(shape.bytes_through(frames), sent, "{shape:?} at {frames}");
@@ -249,6 +277,7 @@ mod tests {
         assert!(stamp.age().unwrap() < Duration::from_secs(60));
         assert_eq!(Stamp { host: stamp.host ^ 1, ..stamp }.age(), None);
         assert_eq!(Stamp::parse(VIDEO_HEADER), None);
+        assert_eq!(Stamp::parse_audio(AUDIO_HEADER), None);
         assert_eq!(Stamp::parse(&body[..STAMP_END - 1]), None);
         assert_eq!(Stamp::parse(b""), None);
         *body.last_mut().unwrap() ^= 1;

@@ -6,6 +6,7 @@ use super::crowd::{Crowd, Slot, State};
 use super::fleet::Member;
 use super::float;
 use super::guest::Role;
+use super::notes::Seen;
 use super::report::{Delivery, Group, Join, MAX_ERRORS, MIN_DELIVERED, Probes};
 
 /// Bytes of bodies published so far, by stream.
@@ -126,9 +127,10 @@ pub fn bytes_of_all(crowd: &Crowd) -> u64 {
 }
 
 /// What each player got of what was published from its first keyframe on until now, or until it was
-/// closed. Probes tell how many bytes on the wire a byte of payload is, which differs by server.
-pub fn delivery(crowd: &Crowd) -> Option<Delivery> {
-    let wire_per_payload = crowd.seen().wire_per_payload()?;
+/// closed. `seen` by probes, who tell how many bytes on the wire a byte of payload is, which differs by
+/// server.
+pub fn delivery(crowd: &Crowd, seen: &Seen) -> Option<Delivery> {
+    let wire_per_payload = seen.wire_per_payload()?;
     let mut unknown = 0;
     let mut players = Vec::new();
     for (slot, member) in members(crowd).filter(|(slot, _)| slot.role == Role::Player) {
