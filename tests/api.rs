@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::external::{Publish, ffmpeg_publish};
+use common::legs::{edge_of, paths, wait_legs};
 use common::media::{Clip, Synthetic};
 use common::peer::{End, Live, Recorder};
 use common::server::{Answer, Server, Setup, http};
@@ -79,7 +80,8 @@ fn probed(clip: &Clip) -> [Value; 2] {
 /// `fields` in SRS's envelope, as shapes.
 fn enveloped(fields: &Value) -> Value {
     let mut all = json!({ "code": 0, "server": "vid-0a1b2c3", "service": "0a1b2c3d", "pid": "1" });
-    all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let more = fields.as_object().expect("fields").clone();
+    all.as_object_mut().expect("fields").extend(more);
     shape(&all)
 }
 
@@ -207,6 +209,35 @@ fn a_client_is_sent_away_by_those_who_may() {
 }
 
 #[test]
+fn a_player_with_a_leg_is_sent_away_and_its_bytes_stay_counted() {
+    for (kernel, path) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+        let player = Recorder::start(edge.rtmp, "live/a");
+        wait_legs(&edge, 1);
+        wait_until("media", seconds(10), || player.count() > 60);
+        let client = edge.clients("").clients.remove(0);
+        assert_eq!(client.state, path);
+        let answer = ask(&edge, "DELETE", &format!("/api/v1/clients/{}", client.id), "");
+        assert!(answer.body.starts_with("{\"code\":0,"), "{}", answer.body);
+        wait_until("the player is gone", seconds(5), || player.ended());
+        wait_legs(&edge, 0);
+        origin.wait_players("live/a", 0);
+        let got: usize = player.tags().iter().map(|tag| tag.body.len()).sum();
+        let legs = edge.status().totals.legs;
+        assert!(legs.kernel_bytes + legs.user_bytes >= got as u64, "{got} and {legs:?}");
+        assert_eq!(legs.kernel_bytes > legs.user_bytes, path == "kernel", "{legs:?}");
+        let page = ask(&edge, "GET", "/metrics", "").body;
+        for (path, bytes) in [("kernel", legs.kernel_bytes), ("user", legs.user_bytes)] {
+            let line = format!("\nforwarder_leg_bytes_total{{path=\"{path}\"}} {bytes}\n");
+            assert!(page.contains(&line), "{line} in {page}");
+        }
+        live.stop(End::Polite);
+    }
+}
+
+#[test]
 fn pages_of_other_sites_may_read_unless_that_is_off() {
     let (open, shut) = (Setup::new().start(), Setup::new().http_api("crossdomain = false").start());
     for (server, is_open) in [(&open, true), (&shut, false)] {
@@ -238,7 +269,7 @@ fn differs(
     met: &mut BTreeSet<String>,
 ) -> Option<String> {
     if let Some(name) = schema["$ref"].as_str() {
-        let name = name.rsplit('/').next().unwrap();
+        let name = name.rsplit('/').next().expect("a name");
         let inner = differs(doc, &doc["components"]["schemas"][name], value, met);
         if inner.is_none() {
             met.insert(name.to_owned());
