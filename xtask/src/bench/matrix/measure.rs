@@ -37,6 +37,8 @@ const MANY_PUBLISHERS: f64 = 997.0;
 const SETTLE: Duration = Duration::from_secs(2);
 /// All must have come so long after the last was called.
 const COME_WITHIN: Duration = Duration::from_secs(30);
+/// A client is connected so long after it was called, mostly.
+const CONNECT_WITHIN: Duration = Duration::from_millis(50);
 /// Before the rest of the load go those whose delay would look like the server's.
 const NICE: &str = "-10";
 
@@ -161,11 +163,23 @@ impl Turn<'_> {
         let mut called = 0;
         for (at, sample) in samples.iter().enumerate() {
             let upto = players.len() * (2 * at + 1) / (2 * samples.len());
-            self.call(Role::Player, players.get(called..upto).unwrap_or_default(), RAMP)?;
-            self.call(Role::Probe, std::slice::from_ref(sample), RAMP)?;
+            self.summon(Role::Player, players.get(called..upto).unwrap_or_default(), RAMP)?;
+            self.summon(Role::Probe, std::slice::from_ref(sample), RAMP)?;
             called = upto;
         }
         self.call(Role::Player, players.get(called..).unwrap_or_default(), RAMP)
+    }
+
+    /// Has clients come, and goes on when the last should have connected: a server without a GOP cache
+    /// has each wait for a keyframe.
+    fn summon(&mut self, role: Role, targets: &[Arc<Target>], ramp: f64) -> Result<()> {
+        if targets.is_empty() {
+            return Ok(());
+        }
+        self.crowd.call(role, targets, Some(ramp))?;
+        let ramp = Duration::from_secs_f64(float(targets.len() as u64) / ramp);
+        let there = Instant::now() + ramp + CONNECT_WITHIN;
+        self.hold(|_| Ok(Instant::now() < there))
     }
 
     fn samples(&self) -> Vec<Arc<Target>> {
