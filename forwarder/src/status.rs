@@ -1,6 +1,8 @@
 //! A snapshot of what the server does: what the API serialises and `forwarder status` prints.
 //!
 //! Fields that are missing read as empty, so that `status` understands servers of other versions.
+pub mod srs;
+
 use serde::{Deserialize, Serialize};
 
 /// The whole process at one moment.
@@ -63,6 +65,36 @@ pub struct Totals {
     pub sent_bytes: u64,
     /// Skips of slow readers to a keyframe.
     pub skips: u64,
+    /// What legs moved.
+    pub legs: LegTotals,
+}
+
+/// What all legs moved since start, also those that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LegTotals {
+    /// Bytes that the kernel carried.
+    pub kernel_bytes: u64,
+    /// Bytes that passed user space.
+    pub user_bytes: u64,
+    /// How often legs came back from the kernel.
+    pub unsplices: u64,
+}
+
+/// What the process takes of its system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessStatus {
+    /// Processor time in user and kernel mode, seconds.
+    pub cpu_s: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: u64,
+    /// Open descriptors.
+    pub open_fds: u64,
+    /// How many it may open.
+    pub max_fds: u64,
+    /// When it started, seconds since 1970.
+    pub started_s: f64,
 }
 
 /// One stream.
@@ -88,6 +120,8 @@ pub struct StreamStatus {
     pub received_bytes: u64,
     /// Messages received.
     pub messages: u64,
+    /// Bytes sent to players and destinations, without those of legs.
+    pub sent_bytes: u64,
     /// Bytes held in memory by the media log.
     pub log_bytes: u64,
     /// Bits per second over about the last two seconds.
@@ -182,6 +216,8 @@ pub struct ForwardStatus {
     pub lag_ms: u64,
     /// Skips to a keyframe.
     pub skips: u64,
+    /// When it last forwarded, milliseconds since 1970; 0: never.
+    pub last_success_ms: u64,
 }
 
 /// Some of the clients: connections that publish or play.
@@ -203,9 +239,9 @@ pub struct ClientStatus {
     /// A number; the client keeps it as long as it is connected, and those that come later have
     /// higher ones.
     pub id: String,
-    /// Name of the vhost.
+    /// Id of the vhost, see [`srs::id_of`].
     pub vhost: String,
-    /// `vhost/app/stream`.
+    /// Id of the stream.
     pub stream: String,
     /// Its address, without the port.
     pub ip: String,
@@ -259,8 +295,7 @@ pub struct Kbps {
 }
 
 /// Which clients are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientQuery {
     /// How many of them are left out at first.
     pub start: usize,
@@ -288,7 +323,7 @@ pub enum ClientOrder {
 }
 
 impl Default for ClientQuery {
-    /// SRS gives ten unless it is asked for more.
+    /// As many as SRS gives.
     fn default() -> Self {
         Self { start: 0, count: 10, sort: ClientOrder::Id }
     }

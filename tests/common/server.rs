@@ -23,6 +23,8 @@ pub struct Setup {
     edge: String,
     splice: Option<&'static str>,
     more: String,
+    exporter: String,
+    http_api: String,
     rtmp: Option<SocketAddr>,
 }
 
@@ -89,6 +91,18 @@ impl Setup {
         self
     }
 
+    /// Serves metrics on an address of their own too; `more` lines of `[exporter]`.
+    pub fn exporter(mut self, listen: SocketAddr, more: &str) -> Self {
+        self.exporter = format!("[exporter]\nenabled = true\nlisten = \"{listen}\"\n{more}\n");
+        self
+    }
+
+    /// A line of `[http_api]`.
+    pub fn http_api(mut self, line: &str) -> Self {
+        writeln!(self.http_api, "{line}").unwrap();
+        self
+    }
+
     /// Where to listen, else anywhere.
     pub fn listen(mut self, rtmp: SocketAddr) -> Self {
         self.rtmp = Some(rtmp);
@@ -104,10 +118,17 @@ impl Setup {
         let rtmp = self.rtmp.unwrap_or_else(free_address);
         let api = free_address();
         let config = format!(
-            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n\
+            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}{}\
              [[vhost]]\nname = \"__defaultVhost__\"\n\
              [vhost.play]\n{}[vhost.publish]\n{}{}{}{}",
-            self.global, self.play, self.publish, self.forward, self.edge, self.more,
+            self.global,
+            self.http_api,
+            self.exporter,
+            self.play,
+            self.publish,
+            self.forward,
+            self.edge,
+            self.more,
         );
         Server::start("forwarder.toml", &config, rtmp, api)
     }
@@ -130,7 +151,8 @@ fn quoted(addresses: &[SocketAddr]) -> String {
 pub struct Server {
     /// Where RTMP is served.
     pub rtmp: SocketAddr,
-    api: SocketAddr,
+    /// Where the API is served.
+    pub api: SocketAddr,
     config: PathBuf,
     process: Process,
     dir: TempDir,
@@ -276,18 +298,45 @@ pub fn spawn(dir: &Path, config: &Path) -> Process {
     Process::spawn(dir, "forwarder", "the workspace", &mut command)
 }
 
-/// The body of a `GET`.
-pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+/// An answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP's.
+    pub status: u16,
+    /// Its headers, names in small letters.
+    pub head: String,
+    /// What follows them.
+    pub body: String,
+}
+
+/// Asks with `headers`, each with its line's end.
+pub fn http(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+) -> std::io::Result<Answer> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(seconds(5)))?;
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
+    )?;
     let mut reply = String::new();
     socket.read_to_string(&mut reply)?;
     let (head, body) = reply.split_once("\r\n\r\n").unwrap_or_default();
-    if !head.starts_with("HTTP/1.1 200") {
-        return Err(std::io::Error::other(format!("{path}: {reply}")));
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let status = status.ok_or_else(|| std::io::Error::other(format!("{path}: {reply}")))?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// The body of a `GET`.
+pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let answer = http(address, "GET", path, "")?;
+    if answer.status != 200 {
+        return Err(std::io::Error::other(format!("{path}: {answer:?}")));
     }
-    Ok(body.to_owned())
+    Ok(answer.body)
 }
 
 /// A master and the slaves it forwards to.

@@ -26,6 +26,7 @@ const NEEDS: &[Need] = &[
         proof: Proof::File("/usr/lib/nginx/modules/ngx_rtmp_module.so"),
     },
     Need { package: "iproute2", proof: Proof::Program("ip") },
+    Need { package: "prometheus", proof: Proof::Program("promtool") },
     Need { package: "rtmpdump", proof: Proof::Program("rtmpdump") },
     Need { package: "gstreamer1.0-tools", proof: Proof::Program("gst-launch-1.0") },
     gst("gstreamer1.0-plugins-base", "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so"),

@@ -73,7 +73,9 @@ fn answer(args: &Args) -> anyhow::Result<String> {
     }
     const FOREIGN: &str = "the answer is not forwarder's";
     if args.clients {
-        let answer: clients::Answer = serde_json::from_slice(&body).context(FOREIGN)?;
+        let mut answer: clients::Answer = serde_json::from_slice(&body).context(FOREIGN)?;
+        // The API, as SRS, gives ten at least.
+        answer.page.clients.truncate(args.count);
         return Ok(clients::table(&answer.page));
     }
     let snapshot = serde_json::from_slice(&body).context(FOREIGN)?;

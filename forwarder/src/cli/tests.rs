@@ -6,10 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::Config;
-use crate::http::Facts;
+use crate::http::{Facts, Options, Serve, serve};
+use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{
-    ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, PullStatus, Snapshot,
-    StreamStatus, Totals,
+    ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
+    PullStatus, Snapshot, StreamStatus, Totals,
 };
 
 #[test]
@@ -73,8 +74,32 @@ impl Facts for Told {
         snapshot()
     }
 
+    fn process(&self) -> ProcessStatus {
+        ProcessStatus::default()
+    }
+
+    fn summary(&self) -> Summary {
+        Summary::default()
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     async fn clients(&self, _: ClientQuery) -> ClientPage {
         ClientPage::default()
+    }
+
+    async fn kick(&self, _: &str) -> bool {
+        false
+    }
+
+    async fn streams(&self) -> Vec<SrsStream> {
+        Vec::new()
+    }
+
+    async fn vhosts(&self) -> Vec<SrsVhost> {
+        Vec::new()
     }
 
     async fn client(&self, _: &str) -> Option<ClientStatus> {
@@ -86,9 +111,7 @@ impl Facts for Told {
 fn clients_are_a_table() {
     let player = ClientStatus {
         id: "7".into(),
-        vhost: "v.test".into(),
-        stream: "v.test/live/a".into(),
-        name: "a".into(),
+        url: "v.test/live/a".into(),
         peer: "10.0.0.9:40000".into(),
         state: "blocked".into(),
         lag_ms: 1200,
@@ -117,7 +140,8 @@ async fn status_asks_the_api() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(crate::http::serve(listener, Told, shutdown.clone()));
+    let options = Options { series_of_streams: true, crossdomain: true, token: String::new() };
+    let serving = tokio::spawn(serve(listener, Serve::Api, Told, options, shutdown.clone()));
     let body = status::ask(&address, status::STATUS).await.expect("an answer");
     assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());
     shutdown.cancel();
@@ -251,6 +275,7 @@ fn snapshot() -> Snapshot {
             received_bytes: 3 << 29,
             sent_bytes: 3 << 10,
             skips: 5,
+            ..Totals::default()
         },
     }
 }

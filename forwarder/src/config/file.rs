@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::error::{ConfigError, NOT_UTF8, Source, near_miss};
-use super::{Config, HttpApi, Log, Vhost, When, serial, values};
+use super::{Config, Exporter, HttpApi, Log, Vhost, When, serial, values};
 
 /// Reads a whole TOML configuration.
 pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
@@ -31,6 +31,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         io_uring: file.io_uring,
         log: file.log,
         http_api: file.http_api,
+        exporter: file.exporter,
         vhosts: file.vhost,
     };
     if config.vhosts.is_empty() {
@@ -90,6 +91,7 @@ struct File {
     chunk_size: Option<u32>,
     log: Log,
     http_api: HttpApi,
+    exporter: Exporter,
     #[serde(deserialize_with = "vhosts")]
     vhost: Vec<Vhost>,
 }
@@ -107,6 +109,7 @@ impl Default for File {
             io_uring,
             log,
             http_api,
+            exporter,
             ..
         } = Config::default();
         Self {
@@ -121,6 +124,7 @@ impl Default for File {
             chunk_size: None,
             log,
             http_api,
+            exporter,
             vhost: Vec::new(),
         }
     }
@@ -201,7 +205,7 @@ fn section_of(key: &str) -> Option<String> {
     if defaults.get(key).is_some_and(|value| !value.is_table()) {
         return Some("at the top, above every [table]".to_owned());
     }
-    for section in ["log", "http_api"] {
+    for section in ["log", "http_api", "exporter"] {
         if defaults.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [{section}]"));
         }

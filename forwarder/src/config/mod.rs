@@ -66,6 +66,8 @@ pub struct Config {
     pub log: Log,
     /// HTTP API.
     pub http_api: HttpApi,
+    /// Metrics for Prometheus.
+    pub exporter: Exporter,
     /// At least one; names are unique.
     #[serde(rename = "vhost")]
     pub vhosts: Vec<Vhost>,
@@ -104,6 +106,24 @@ pub struct HttpApi {
     /// `127.0.0.1:1985` by default.
     #[serde(deserialize_with = "serial::listen")]
     pub listen: SocketAddr,
+    /// Let pages of other sites read it (CORS).
+    pub crossdomain: bool,
+    /// Who says it may disconnect clients; empty: only who comes over loopback may.
+    #[serde(deserialize_with = "serial::token")]
+    pub token: String,
+}
+
+/// `[exporter]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Exporter {
+    /// Serve `/metrics` on an address of its own; it is on that of `[http_api]` in any case.
+    pub enabled: bool,
+    /// `127.0.0.1:9972` by default.
+    #[serde(deserialize_with = "serial::listen")]
+    pub listen: SocketAddr,
+    /// Series for each stream, forward and pull, not only their sums.
+    pub streams: bool,
 }
 
 /// `[[vhost]]`
@@ -297,6 +317,7 @@ impl Default for Config {
             io_uring: true,
             log: Log::default(),
             http_api: HttpApi::default(),
+            exporter: Exporter::default(),
             vhosts: vec![Vhost::default()],
         }
     }
@@ -310,7 +331,19 @@ impl Default for Log {
 
 impl Default for HttpApi {
     fn default() -> Self {
-        Self { enabled: false, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)) }
+        Self {
+            enabled: false,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)),
+            crossdomain: true,
+            token: String::new(),
+        }
+    }
+}
+
+impl Default for Exporter {
+    fn default() -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9972));
+        Self { enabled: false, listen, streams: true }
     }
 }
 

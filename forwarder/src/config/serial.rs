@@ -13,7 +13,7 @@ use serde::ser::{SerializeSeq as _, Serializer};
 use super::values::{
     CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Repeatable, at_least_a_moment, buffer_in_range, bytes_in_range,
     in_range, parse_buffer, parse_bytes, parse_duration, parse_level, parse_listen,
-    parse_origin_vhost, parse_vhost_name, show_bytes, show_duration, unique,
+    parse_origin_vhost, parse_token, parse_vhost_name, show_bytes, show_duration, unique,
 };
 use super::{Destination, DestinationError, ForwardUrl, ForwardUrlError};
 
@@ -171,6 +171,15 @@ pub(super) fn origin_vhost<'de, D: Deserializer<'de>>(d: D) -> Result<String, D:
         what: "a vhost's name",
         text: parse_origin_vhost,
         integer: |number| parse_origin_vhost(&number.to_string()),
+    })
+}
+
+/// A secret word of an HTTP header.
+pub(super) fn token<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    d.deserialize_any(Scalar {
+        what: "a token",
+        text: parse_token,
+        integer: |number| parse_token(&number.to_string()),
     })
 }
 

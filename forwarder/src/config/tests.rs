@@ -232,7 +232,17 @@ fn any_config() -> impl Strategy<Value = Config> {
             kernel_backlog_limit: 1 << 16 | max_connections,
             io_uring: !json,
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
-            http_api: HttpApi { enabled: json, listen: "[::1]:0".parse().unwrap() },
+            http_api: HttpApi {
+                enabled: json,
+                listen: "[::1]:0".parse().unwrap(),
+                crossdomain: !json,
+                token: "a.b_c~1+/=".to_owned(),
+            },
+            exporter: Exporter {
+                enabled: !json,
+                listen: "[::1]:9".parse().unwrap(),
+                streams: json,
+            },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
         },
     )

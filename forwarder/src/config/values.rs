@@ -154,6 +154,14 @@ pub(super) fn parse_origin_vhost(text: &str) -> Result<String, String> {
         .map_err(|_| format!("`{text}` is not a vhost's name\nwrite a name or \"[vhost]\""))
 }
 
+/// A token of RFC 6750 (`b64token`): what may stand behind `Bearer`; may be empty.
+pub(super) fn parse_token(text: &str) -> Result<String, String> {
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "-._~+/=".contains(c)) {
+        return Ok(text.to_owned());
+    }
+    Err("a token consists of letters, digits and -._~+/=".to_owned())
+}
+
 /// A level's name or an env-filter expression. A lone word that is no level would be taken as a
 /// target by the filter and silence everything else, so it is refused.
 pub(super) fn parse_level(text: &str) -> Result<String, String> {

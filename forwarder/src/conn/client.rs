@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tracing::info;
 
 use super::shard::{Shard, Shards};
 use super::subscriber::State;
@@ -186,17 +188,36 @@ impl Rate {
 }
 
 impl Shards {
+    /// Disconnects a client. False: there is none with this id, or its shard did not answer
+    /// `within` the time.
+    pub async fn kick(&self, id: u64, within: Duration) -> bool {
+        let (answers, _) = self.ask(within, move |shard| leave(shard, id)).await;
+        answers.contains(&true)
+    }
+
     /// Everybody who is connected, in the order in which they came, and how many shards did not
     /// answer `within` the time.
     pub async fn clients(&self, within: Duration) -> (Vec<ClientState>, usize) {
+        let (answers, silent) =
+            self.ask(within, |shard| shard.clients().list(shard, Instant::now())).await;
+        let mut all: Vec<ClientState> = answers.into_iter().flatten().collect();
+        all.sort_unstable_by_key(|client| client.id);
+        (all, silent)
+    }
+
+    /// What each shard answers to `job`, and how many did not `within` the time.
+    async fn ask<T: Send + 'static>(
+        &self,
+        within: Duration,
+        job: impl Fn(&Shard) -> T + Clone + Send + 'static,
+    ) -> (Vec<T>, usize) {
         let deadline = tokio::time::Instant::now() + within;
         let mut answers = Vec::new();
         for handle in self.handles() {
             let (reply, answer) = oneshot::channel();
-            let job = move |shard: Rc<Shard>| {
-                // Whoever asked may have gone.
-                _ = reply.send(shard.clients().list(&shard, Instant::now()));
-            };
+            let job = job.clone();
+            // Whoever asked may have gone.
+            let job = move |shard: Rc<Shard>| _ = reply.send(job(&shard));
             let asked = tokio::time::timeout_at(deadline, handle.run(job)).await;
             answers.push(asked.is_ok().then_some(answer));
         }
@@ -207,13 +228,22 @@ impl Shards {
                 None => None,
             };
             match answer {
-                Some(Ok(clients)) => all.extend(clients),
+                Some(Ok(answer)) => all.push(answer),
                 _ => silent += 1,
             }
         }
-        all.sort_unstable_by_key(|client| client.id);
         (all, silent)
     }
+}
+
+/// Has the client with this id leave: its connection reads its end. False: there is none here.
+fn leave(shard: &Shard, id: u64) -> bool {
+    let clients = shard.clients().0.borrow();
+    let Some((fd, facts)) = clients.iter().find(|(_, facts)| facts.id == id) else { return false };
+    info!(peer = %facts.peer, id, "client disconnected by the API");
+    // An error means that it is closed already.
+    _ = shutdown(*fd, Shutdown::Both);
+    true
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);

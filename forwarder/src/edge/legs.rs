@@ -8,11 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::Destination;
 use crate::rtmp::url::StreamKey;
 use crate::splice::{self, LegPath};
-use crate::status::LegStatus;
+use crate::status::{LegStatus, LegTotals};
 
 /// Every leg of the process.
 #[derive(Debug, Default)]
-pub(super) struct Legs(Mutex<Table>);
+pub(super) struct Legs {
+    table: Mutex<Table>,
+    totals: Totals,
+}
+
+/// What all legs moved since start, also those that are gone.
+#[derive(Debug, Default)]
+struct Totals {
+    kernel_bytes: AtomicU64,
+    user_bytes: AtomicU64,
+    unsplices: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -34,6 +45,8 @@ pub(super) struct Figures {
     bytes: AtomicU64,
     backlog: AtomicU64,
     unsplices: AtomicU64,
+    /// Of the leg at work: what those before it moved, and what the kernel carried of its bytes.
+    redirected: Mutex<(u64, u64)>,
 }
 
 /// Which way a leg goes.
@@ -79,6 +92,7 @@ impl Legs {
             bytes: AtomicU64::default(),
             backlog: AtomicU64::default(),
             unsplices: AtomicU64::default(),
+            redirected: Mutex::default(),
         });
         let id = table.next;
         table.next += 1;
@@ -99,8 +113,18 @@ impl Legs {
         all.into_iter().map(|(_, figures)| figures.status()).collect()
     }
 
+    /// What they moved since start.
+    pub(super) fn totals(&self) -> LegTotals {
+        let Totals { kernel_bytes, user_bytes, unsplices } = &self.totals;
+        LegTotals {
+            kernel_bytes: kernel_bytes.load(Ordering::Relaxed),
+            user_bytes: user_bytes.load(Ordering::Relaxed),
+            unsplices: unsplices.load(Ordering::Relaxed),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,9 +194,20 @@ impl Entry {
         let figures = &self.figures;
         figures.place().2 = leg.path;
         figures.backlog.store(leg.backlog, Ordering::Relaxed);
-        figures.unsplices.store(unsplices + leg.unsplices, Ordering::Relaxed);
+        let unsplices = unsplices + leg.unsplices;
+        let returns =
+            unsplices.saturating_sub(figures.unsplices.swap(unsplices, Ordering::Relaxed));
         let bytes = before + leg.bytes;
-        bytes.saturating_sub(figures.bytes.swap(bytes, Ordering::Relaxed))
+        let new = bytes.saturating_sub(figures.bytes.swap(bytes, Ordering::Relaxed));
+        let mut last = figures.redirected.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = if last.0 == before { last.1 } else { 0 };
+        *last = (before, leg.redirected);
+        let by_kernel = leg.redirected.saturating_sub(counted).min(new);
+        let totals = &self.legs.totals;
+        totals.kernel_bytes.fetch_add(by_kernel, Ordering::Relaxed);
+        totals.user_bytes.fetch_add(new - by_kernel, Ordering::Relaxed);
+        totals.unsplices.fetch_add(returns, Ordering::Relaxed);
+        new
     }
 }
 
@@ -218,9 +253,23 @@ mod tests {
         assert_eq!(legs.load(&one), 1, "it takes nothing from an origin");
         assert_eq!(legs.status()[2].kind, "publish");
         drop(encoder);
+        let seen = |bytes, redirected, unsplices| splice::LegStatus {
+            path: LegPath::Kernel,
+            bytes,
+            backlog: 0,
+            unsplices,
+            overs: 0,
+            redirected,
+        };
+        assert_eq!(first.account((0, 0), &seen(100, 60, 1)), 100);
+        assert_eq!(first.account((0, 0), &seen(150, 100, 1)), 50);
+        assert_eq!(first.account((150, 1), &seen(130, 120, 2)), 130, "another leg goes on");
+        let totals = LegTotals { kernel_bytes: 220, user_bytes: 60, unsplices: 3 };
+        assert_eq!(legs.totals(), totals);
         drop(first);
         drop(second);
         assert_eq!((legs.load(&one), legs.load(&two)), (0, 0));
+        assert_eq!(legs.totals(), totals, "those that are gone count");
         assert!(legs.enter(&key, true).is_some() && legs.status().is_empty());
     }
 }

@@ -32,7 +32,7 @@ use crate::conn::{
 };
 use crate::forward::Registry;
 use crate::rtmp::url::StreamKey;
-use crate::status::{LegStatus, PullStatus};
+use crate::status::{LegStatus, LegTotals, PullStatus};
 
 use legs::Legs;
 use origins::Origins;
@@ -144,6 +144,11 @@ impl Edges {
     /// Players and encoders with a leg.
     pub fn legs(&self) -> Vec<LegStatus> {
         self.legs.status()
+    }
+
+    /// What all legs moved since start.
+    pub fn leg_totals(&self) -> LegTotals {
+        self.legs.totals()
     }
 
     async fn play(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost, shard: &ShardHandle) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::ForwardUrl;
 use crate::hub::Stream;
@@ -26,6 +26,8 @@ pub struct Entry {
     pub(crate) stalled: AtomicBool,
     pub(crate) done: AtomicBool,
     state: Mutex<(State, String)>,
+    /// When it last left [`State::Forwarding`], milliseconds since 1970.
+    last_success_ms: AtomicU64,
 }
 
 /// Where a forward stands.
@@ -51,11 +53,15 @@ impl Entry {
             stalled: AtomicBool::new(false),
             done: AtomicBool::new(false),
             state: Mutex::new((State::Connecting, String::new())),
+            last_success_ms: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn set(&self, state: State) {
-        self.lock().0 = state;
+        let before = std::mem::replace(&mut self.lock().0, state);
+        if before == State::Forwarding {
+            self.last_success_ms.store(unix_ms(), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn failed(&self, error: &str) {
@@ -87,8 +93,17 @@ impl Entry {
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
             lag_ms: self.lag_ms.load(Ordering::Relaxed),
             skips: self.skips.load(Ordering::Relaxed),
+            last_success_ms: match state {
+                State::Forwarding => unix_ms(),
+                _ => self.last_success_ms.load(Ordering::Relaxed),
+            },
         }
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Every forward of the process.

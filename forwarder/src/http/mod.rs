@@ -1,28 +1,38 @@
-//! The read-only HTTP API.
+//! The HTTP API.
 //!
-//! `/api/v1/versions` and `/api/v1/clients` answer as SRS does, so that its consoles and scripts find
-//! a server they know; `/api/v1/status` is our own; `/healthz` is for probes.
+//! `/api/v1/{versions,summaries,vhosts,streams,clients}` answer as SRS does, so that its consoles
+//! and scripts find a server they know; `/api/v1/{status,forwards,edges,splice}` are our own;
+//! `/healthz` and `/readyz` are for probes, `/metrics` for Prometheus. It changes nothing but this:
+//! `DELETE /api/v1/clients/{id}` sends a client away.
 mod clients;
+mod cors;
+mod envelope;
 mod limited;
+mod metrics;
+mod own;
+mod page;
+mod srs;
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::http::{StatusCode, header};
+use axum::routing::{MethodRouter, get};
+use axum::serve::IncomingStream;
+use envelope::{Identity, refusal};
 use limited::Limited;
-use rand::distr::{Alphanumeric, SampleString as _};
-use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::{ClientPage, ClientQuery, ClientStatus, Snapshot};
+use crate::status::srs::{SrsStream, SrsVhost, Summary};
+use crate::status::{ClientPage, ClientQuery, ClientStatus, ProcessStatus, Snapshot};
 
 /// How long requests that are being answered may take once the API shall stop.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -32,22 +42,83 @@ pub trait Facts: Clone + Send + Sync + 'static {
     /// The process now.
     fn snapshot(&self) -> Snapshot;
 
+    /// What the process takes of its system. May block.
+    fn process(&self) -> ProcessStatus;
+
+    /// The process and its host, as SRS sums them up. May block.
+    fn summary(&self) -> Summary;
+
+    /// Whether new connections are taken.
+    fn is_ready(&self) -> bool;
+
     /// Some of the clients.
     fn clients(&self, query: ClientQuery) -> impl Future<Output = ClientPage> + Send;
 
     /// The client with this id.
     fn client(&self, id: &str) -> impl Future<Output = Option<ClientStatus>> + Send;
+
+    /// Sends the client with this id away; false: there is none.
+    fn kick(&self, id: &str) -> impl Future<Output = bool> + Send;
+
+    /// All streams, as SRS tells of them.
+    fn streams(&self) -> impl Future<Output = Vec<SrsStream>> + Send;
+
+    /// All vhosts, as SRS tells of them.
+    fn vhosts(&self) -> impl Future<Output = Vec<SrsVhost>> + Send;
 }
 
-/// Serves the API on `listener` until `shutdown`. Accept errors are retried, so this returns an error
-/// only if the listener itself is broken.
+/// What the configuration says of the API.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `/metrics` has series for each stream.
+    pub series_of_streams: bool,
+    /// Pages of other sites may read.
+    pub crossdomain: bool,
+    /// Who says it may write; empty: only who comes over loopback may.
+    pub token: String,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// Everything.
+    Api,
+    /// `/metrics` alone.
+    Metrics,
+}
+
+/// What answers share.
+#[derive(Clone)]
+struct Api<F> {
+    identity: Arc<Identity>,
+    options: Arc<Options>,
+    facts: F,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+struct Peer(SocketAddr);
+
+impl Connected<IncomingStream<'_, Limited>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+/// Serves the API, or a part, on `listener` until `shutdown`. Accept errors are retried, so this
+/// returns an error only if the listener itself is broken.
 pub async fn serve<F: Facts>(
     listener: TcpListener,
+    what: Serve,
     facts: F,
+    options: Options,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router(facts))
+    let (identity, options) = (Arc::new(Identity::draw()), Arc::new(options));
+    let router = router(what, Api { identity, options, facts });
+    let router = router.into_make_service_with_connect_info::<Peer>();
+    let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router)
         .with_graceful_shutdown(stopping.cancelled_owned())
         .into_future();
     let overdue = async {
@@ -60,105 +131,44 @@ pub async fn serve<F: Facts>(
     }
 }
 
-fn router<F: Facts>(facts: F) -> Router {
-    Router::new()
-        .route("/api/v1/versions", get(versions::<F>))
-        .route("/api/v1/status", get(status::<F>))
-        .route("/api/v1/clients", get(clients::list::<F>))
-        .route("/api/v1/clients/{id}", get(clients::one::<F>))
-        .route("/healthz", get(async || "ok"))
-        .fallback(async || refusal(StatusCode::NOT_FOUND))
-        .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED))
-        .with_state((Arc::new(Identity::draw()), facts))
-}
-
-async fn status<F: Facts>(State((_, facts)): State<(Arc<Identity>, F)>) -> Json<Snapshot> {
-    Json(facts.snapshot())
-}
-
-async fn versions<F: Facts>(
-    State((identity, _)): State<(Arc<Identity>, F)>,
-) -> Json<Envelope<Versions>> {
-    let number = |text: &str| text.parse().unwrap_or(0);
-    let data = Version {
-        major: number(env!("CARGO_PKG_VERSION_MAJOR")),
-        minor: number(env!("CARGO_PKG_VERSION_MINOR")),
-        revision: number(env!("CARGO_PKG_VERSION_PATCH")),
-        version: env!("CARGO_PKG_VERSION"),
-    };
-    Json(identity.answer(Versions { data }))
-}
-
-fn refusal(status: StatusCode) -> (StatusCode, Json<Refusal>) {
-    let error = status.canonical_reason().unwrap_or("refused");
-    (status, Json(Refusal { code: status.as_u16(), error }))
-}
-
-/// SRS's answer around what was asked for.
-#[derive(Serialize)]
-struct Envelope<T> {
-    /// 0: fine.
-    code: u32,
-    /// Which server.
-    server: String,
-    /// Which run of it.
-    service: String,
-    /// A string, as in SRS.
-    pid: String,
-    #[serde(flatten)]
-    body: T,
-}
-
-#[derive(Serialize)]
-struct Versions {
-    data: Version,
-}
-
-#[derive(Serialize)]
-struct Version {
-    major: u32,
-    minor: u32,
-    revision: u32,
-    version: &'static str,
-}
-
-#[derive(Serialize)]
-struct Nothing {}
-
-#[derive(Serialize)]
-struct Refusal {
-    code: u16,
-    error: &'static str,
-}
-
-/// Ids in the form of SRS's, drawn at each start.
-struct Identity {
-    server: String,
-    service: String,
-}
-
-impl Identity {
-    fn draw() -> Self {
-        let draw = |n| Alphanumeric.sample_string(&mut rand::rng(), n).to_lowercase();
-        Self { server: format!("vid-{}", draw(7)), service: draw(8) }
-    }
-
-    fn answer<T>(&self, body: T) -> Envelope<T> {
-        self.wrap(0, body)
-    }
-
-    /// With one of SRS's codes, which come with HTTP's 200.
-    fn error(&self, code: u32) -> Envelope<Nothing> {
-        self.wrap(code, Nothing {})
-    }
-
-    fn wrap<T>(&self, code: u32, body: T) -> Envelope<T> {
-        Envelope {
-            code,
-            server: self.server.clone(),
-            service: self.service.clone(),
-            pid: std::process::id().to_string(),
-            body,
+fn router<F: Facts>(what: Serve, api: Api<F>) -> Router {
+    let mut router = Router::new().route("/metrics", get(metrics::metrics::<F>));
+    if what == Serve::Api {
+        for (path, methods) in paths::<F>() {
+            router = router.route(path, methods);
         }
     }
+    router
+        .fallback(async || refusal(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), cors::cors::<F>))
+        .with_state(api)
 }
+
+/// All but `/metrics`. SRS's consoles ask for lists with a slash behind them.
+fn paths<F: Facts>() -> Vec<(&'static str, MethodRouter<Api<F>>)> {
+    vec![
+        ("/api/v1/versions", get(srs::versions::<F>)),
+        ("/api/v1/summaries", get(srs::summaries::<F>)),
+        ("/api/v1/vhosts", get(srs::vhosts::<F>)),
+        ("/api/v1/vhosts/", get(srs::vhosts::<F>)),
+        ("/api/v1/vhosts/{id}", get(srs::vhost::<F>)),
+        ("/api/v1/streams", get(srs::streams::<F>)),
+        ("/api/v1/streams/", get(srs::streams::<F>)),
+        ("/api/v1/streams/{id}", get(srs::stream::<F>)),
+        ("/api/v1/clients", get(clients::list::<F>)),
+        ("/api/v1/clients/", get(clients::list::<F>)),
+        ("/api/v1/clients/{id}", get(clients::one::<F>).delete(clients::kick::<F>)),
+        ("/api/v1/status", get(own::status::<F>)),
+        ("/api/v1/forwards", get(own::forwards::<F>)),
+        ("/api/v1/edges", get(own::edges::<F>)),
+        ("/api/v1/splice", get(own::splice::<F>)),
+        ("/api/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, JSON)], OPENAPI))),
+        ("/healthz", get(async || "ok")),
+        ("/readyz", get(own::ready::<F>)),
+    ]
+}
+
+const JSON: &str = "application/json";
+/// The API, described for programs; `tests/api.rs` holds it to what is answered.
+const OPENAPI: &str = include_str!("openapi.json");

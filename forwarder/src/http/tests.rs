@@ -4,17 +4,48 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+const OPTIONS: Options =
+    Options { series_of_streams: true, crossdomain: true, token: String::new() };
+
 /// Twelve clients, the later the more skips.
 #[derive(Clone)]
-struct Told;
+struct Told {
+    ready: bool,
+}
+
+const TOLD: Told = Told { ready: true };
 
 impl Facts for Told {
     fn snapshot(&self) -> Snapshot {
         Snapshot { version: "1.2.3".into(), connections: 7, ..Snapshot::default() }
     }
 
+    fn process(&self) -> ProcessStatus {
+        ProcessStatus { cpu_s: 1.5, resident_bytes: 4096, ..ProcessStatus::default() }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary::default()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     async fn clients(&self, query: ClientQuery) -> ClientPage {
         query.page(told(), 0)
+    }
+
+    async fn kick(&self, id: &str) -> bool {
+        self.client(id).await.is_some()
+    }
+
+    async fn streams(&self) -> Vec<SrsStream> {
+        (0..12).map(|n| SrsStream { id: n.to_string(), ..SrsStream::default() }).collect()
+    }
+
+    async fn vhosts(&self) -> Vec<SrsVhost> {
+        Vec::new()
     }
 
     async fn client(&self, id: &str) -> Option<ClientStatus> {
@@ -43,7 +74,8 @@ async fn every_page_of_clients(ask: impl AsyncFn(&str) -> serde_json::Value) {
     };
     assert_eq!(ids("/api/v1/clients").await.len(), 10, "as many as SRS gives");
     assert_eq!(ids("/api/v1/clients?start=10&count=5").await, ["11", "12"]);
-    assert_eq!(ids("/api/v1/clients?count=3&sort=skips").await, ["12", "10", "11"]);
+    assert_eq!(ids("/api/v1/clients/?count=3&sort=skips").await[..3], ["12", "10", "11"]);
+    assert_eq!(ids("/api/v1/clients?count=3").await.len(), 10, "at least, as SRS");
     assert_eq!(ids("/api/v1/clients?start=99").await.len(), 0);
 
     let one = ask("/api/v1/clients/7").await;
@@ -60,7 +92,7 @@ async fn every_path_answers() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, OPTIONS, shutdown.clone()));
     let ask = async |method: &str, path: &str| {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -76,7 +108,7 @@ async fn every_path_answers() {
 
     let (line, body) = ask("GET", "/api/v1/status").await;
     assert_eq!(line, "HTTP/1.1 200 OK");
-    assert_eq!(serde_json::from_str::<Snapshot>(&body).expect("a snapshot"), Told.snapshot());
+    assert_eq!(serde_json::from_str::<Snapshot>(&body).expect("a snapshot"), TOLD.snapshot());
 
     every_page_of_clients(async |path: &str| json(&ask("GET", path).await.1)).await;
 
@@ -108,7 +140,7 @@ async fn a_client_that_says_nothing_does_not_keep_it_from_stopping() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, OPTIONS, shutdown.clone()));
     let mut silent = TcpStream::connect(address).await.expect("a connection");
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("half a request");
     shutdown.cancel();
@@ -126,7 +158,7 @@ async fn idle_clients_take_a_bounded_number_of_descriptors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, Told, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, OPTIONS, shutdown.clone()));
     let mut idle = Vec::new();
     for _ in 0..limited::MAX_CONNECTIONS {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
@@ -155,4 +187,36 @@ async fn no_client_stays_for_ever() {
     let (mut io, _) = axum::serve::Listener::accept(&mut limited).await;
     let error = io.read(&mut [0; 16]).await.expect_err("its time is over");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_not_ready() {
+    for (ready, status) in [(true, "200"), (false, "503")] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut socket = TcpStream::connect(listener.local_addr().expect("an address"))
+            .await
+            .expect("a connection");
+        let shutdown = CancellationToken::new();
+        let serving = serve(listener, Serve::Api, Told { ready }, OPTIONS, shutdown.clone());
+        let serving = tokio::spawn(serving);
+        let request = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).await.expect("a request");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("an answer");
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{answer}");
+        shutdown.cancel();
+        serving.await.expect("no panic").expect("a clean end");
+    }
+}
+
+#[test]
+fn each_path_is_described_and_no_other() {
+    let doc: serde_json::Value = serde_json::from_str(OPENAPI).expect("JSON");
+    let described: Vec<&str> =
+        doc["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+    let mut served: Vec<&str> = paths::<Told>().into_iter().map(|(path, _)| path).collect();
+    served.retain(|path| !path.ends_with('/'));
+    served.push("/metrics");
+    served.sort_unstable();
+    assert_eq!(described, served);
 }

@@ -84,6 +84,18 @@ impl Headers {
         self.slots.iter().any(|(slot, _)| slot.medium == 1)
     }
 
+    /// `onMetaData`, as the publisher wrote it.
+    pub fn metadata(&self) -> Option<&Bytes> {
+        self.metadata.as_ref()
+    }
+
+    /// The sequence header of audio or video: of several tracks' one.
+    pub fn sequence_start(&self, medium: MediaKind) -> Option<&Bytes> {
+        let is_it =
+            |slot: &Slot| slot.media_kind() == medium && slot.kind == HeaderKind::SequenceStart;
+        self.slots.iter().find(|(slot, _)| is_it(slot)).map(|(_, payload)| payload)
+    }
+
     /// Appends metadata at time 0 and the sequence headers at `timestamp`, as chunks, to `out`.
     ///
     /// `publish`: for a server we publish to, which expects metadata behind `@setDataFrame`.

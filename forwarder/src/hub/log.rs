@@ -105,6 +105,8 @@ pub struct Appended {
     pub video: Codec,
     /// Audio codec seen, if this was audio.
     pub audio: Codec,
+    /// It is a video frame.
+    pub frame: bool,
 }
 
 /// The log itself; its stream holds it behind a mutex.
@@ -267,6 +269,7 @@ impl Log {
                 if let Some(kind) = tag.header {
                     self.keep(Slot::new(MediaKind::Video, tag.tracks, kind), media.payload);
                 } else if !tag.transient {
+                    seen.frame = true;
                     self.video_seen = true;
                     self.audio_run = 0;
                 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::headers::Headers;
 use super::log::{Appended, Log, LogLimits, Tail, Wake};
 use super::pool::Pool;
 use super::view::View;
@@ -50,6 +51,7 @@ pub struct Source {
 pub struct Counters {
     pub received_bytes: AtomicU64,
     pub messages: AtomicU64,
+    pub frames: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
     pub players: AtomicUsize,
@@ -129,6 +131,11 @@ impl Stream {
     pub fn codecs(&self) -> (Codec, Codec) {
         let state = self.lock();
         (state.video, state.audio)
+    }
+
+    /// Metadata and sequence headers in force.
+    pub fn headers(&self) -> Arc<Headers> {
+        Arc::clone(&self.lock().log.headers)
     }
 
     /// Bytes its log holds, without what slow shards hold beside it.
@@ -211,7 +218,7 @@ impl Publisher {
         }
         let now_ms = self.stream.age_ms(now);
         let mut state = self.stream.lock();
-        let Appended { video, audio } = state.log.append(media, now_ms)?;
+        let Appended { video, audio, frame } = state.log.append(media, now_ms)?;
         if video != Codec::Unknown {
             state.video = video;
         }
@@ -223,6 +230,9 @@ impl Publisher {
         let counters = &self.stream.counters;
         counters.received_bytes.fetch_add(media.payload.len() as u64, Ordering::Relaxed);
         counters.messages.fetch_add(1, Ordering::Relaxed);
+        if frame {
+            counters.frames.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -5,11 +5,13 @@
 //! beyond the body, an unknown packet type) has no flag set and is passed on like any frame.
 
 mod codec;
+mod describe;
 #[cfg(test)]
 mod tests;
 mod tracks;
 
 pub use codec::Codec;
+pub use describe::{Profile, Sound, profile, sound};
 pub use tracks::Tracks;
 
 use tracks::TrackBodies;

@@ -2,15 +2,20 @@
 //! publishers and the edge of legs.
 
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::snapshot::Sampler;
+use super::srs;
+use super::summary::Summaries;
 use crate::config::DEFAULT_VHOST;
 use crate::conn::{ClientState, Shards};
 use crate::http::Facts;
 use crate::hub::Phase;
-use crate::status::{ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, Snapshot};
+use crate::status::srs::{SrsStream, SrsVhost, Summary, id_of};
+use crate::status::{
+    ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, ProcessStatus, Snapshot,
+};
 
 /// How long shards have to answer.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -18,7 +23,8 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// Asks the parts of the server.
 #[derive(Clone)]
 pub(super) struct Source {
-    pub(super) sampler: std::sync::Arc<Sampler>,
+    pub(super) sampler: Arc<Sampler>,
+    pub(super) summaries: Arc<Summaries>,
     /// Weak: shards end when the last handle on them is gone.
     pub(super) shards: Weak<Shards>,
 }
@@ -35,6 +41,14 @@ impl Facts for Source {
         self.sampler.snapshot()
     }
 
+    fn process(&self) -> ProcessStatus {
+        super::process::usage()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.sampler.is_ready()
+    }
+
     async fn clients(&self, query: ClientQuery) -> ClientPage {
         let (clients, unanswered) = self.all().await;
         query.page(clients, unanswered)
@@ -42,6 +56,24 @@ impl Facts for Source {
 
     async fn client(&self, id: &str) -> Option<ClientStatus> {
         self.all().await.0.into_iter().find(|client| client.id == id)
+    }
+
+    async fn kick(&self, id: &str) -> bool {
+        let (Ok(id), Some(shards)) = (id.parse(), self.shards.upgrade()) else { return false };
+        shards.kick(id, WITHIN).await
+    }
+
+    async fn streams(&self) -> Vec<SrsStream> {
+        let (clients, _) = self.all().await;
+        srs::streams(&self.sampler, &clients)
+    }
+
+    async fn vhosts(&self) -> Vec<SrsVhost> {
+        srs::vhosts(self.sampler.config(), &self.streams().await)
+    }
+
+    fn summary(&self) -> Summary {
+        self.summaries.look(&self.sampler.snapshot())
     }
 }
 
@@ -116,7 +148,7 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
     let prefix = if vhost == DEFAULT_VHOST { "" } else { &*vhost };
     ClientStatus {
         id: client.id.to_string(),
-        stream: format!("{vhost}/{app}/{name}"),
+        stream: id_of(&[&vhost, &app, &name]),
         ip: client.peer.ip().to_canonical().to_string(),
         page_url: text(connect.map(|connect| &connect.page_url)),
         swf_url: text(connect.map(|connect| &connect.swf_url)),
@@ -130,8 +162,8 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
         lag_ms: playing.map_or(0, |playing| millis(playing.lag)),
         skips: playing.map_or(0, |playing| playing.skips),
         blocked_ms: playing.and_then(|p| p.blocked_since).map_or(0, |at| millis(since(at))),
+        vhost: id_of(&[&vhost]),
         name,
-        vhost,
         publish,
         state,
         peer,

@@ -3,6 +3,8 @@
 mod clients;
 mod process;
 mod snapshot;
+mod srs;
+mod summary;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::config::{Config, When};
 use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, bind, warn_of_send_bounds};
 use crate::edge::Edges;
 use crate::forward::{Registry, Supervisor};
+use crate::http::{Options, Serve};
 use crate::privilege;
 use crate::splice::{Mode, Splice, WhyNot};
 
@@ -84,12 +87,7 @@ impl Server {
                 bind(*address, &config.listen).with_context(|| format!("listen on {address}"))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let api = config
-            .http_api
-            .enabled
-            .then(|| bind(config.http_api.listen, &[]))
-            .transpose()
-            .with_context(|| format!("http_api: listen on {}", config.http_api.listen))?;
+        let http = http_listeners(&config)?;
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -123,15 +121,24 @@ impl Server {
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
-        if let Some(listener) = api {
-            info!(address = %listener.local_addr()?, "http api listening");
-            let listener = TcpListener::from_std(listener)?;
-            let source = clients::Source { sampler, shards: Arc::downgrade(&shards) };
+        let source =
+            clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
+        if context.config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
-            let serve = crate::http::serve(listener, source, end.clone());
+        }
+        let options = Options {
+            series_of_streams: context.config.exporter.streams,
+            crossdomain: context.config.http_api.crossdomain,
+            token: context.config.http_api.token.clone(),
+        };
+        for (what, listener) in http {
+            info!(address = %listener.local_addr()?, "{} listening", name(what));
+            let listener = TcpListener::from_std(listener)?;
+            let (source, options) = (source.clone(), options.clone());
+            let serve = crate::http::serve(listener, what, source, options, end.clone());
             tasks.spawn(async move {
                 if let Err(error) = serve.await {
-                    warn!(%error, "http api ended");
+                    warn!(%error, "{} ended", name(what));
                 }
             });
         }
@@ -182,6 +189,30 @@ impl Server {
         end.cancel();
         tasks.close();
         tasks.wait().await;
+    }
+}
+
+/// Binds what is to be served by HTTP.
+fn http_listeners(config: &Config) -> anyhow::Result<Vec<(Serve, std::net::TcpListener)>> {
+    let (api, exporter) = (&config.http_api, &config.exporter);
+    let wanted = [
+        (api.enabled, Serve::Api, api.listen),
+        (exporter.enabled, Serve::Metrics, exporter.listen),
+    ];
+    let wanted = wanted.into_iter().filter(|(enabled, ..)| *enabled);
+    wanted
+        .map(|(_, what, address)| {
+            let bound = bind(address, &[]);
+            let bound = bound.with_context(|| format!("{}: listen on {address}", name(what)))?;
+            Ok((what, bound))
+        })
+        .collect()
+}
+
+fn name(what: Serve) -> &'static str {
+    match what {
+        Serve::Api => "http_api",
+        Serve::Metrics => "exporter",
     }
 }
 

@@ -5,15 +5,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Registry;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
+use crate::status::{Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
+/// And those that SRS tells over so long.
+const LONG_WINDOW: Duration = Duration::from_secs(30);
 
 /// Takes snapshots, and the samples that rates need.
 pub(super) struct Sampler {
@@ -22,7 +25,15 @@ pub(super) struct Sampler {
     edges: Arc<Edges>,
     shards: Vec<Arc<Gauges>>,
     listen: Vec<String>,
-    rates: Mutex<HashMap<usize, Rate>>,
+    rates: Mutex<HashMap<usize, Rates>>,
+}
+
+/// Of one stream.
+#[derive(Clone, Copy)]
+struct Rates {
+    received: Rate,
+    received_30s: Rate,
+    sent_30s: Rate,
 }
 
 #[derive(Clone, Copy)]
@@ -50,12 +61,45 @@ impl Sampler {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = HashMap::with_capacity(streams.len());
         for stream in &streams {
-            let bytes = stream.counters.received_bytes.load(Relaxed);
+            let received = stream.counters.received_bytes.load(Relaxed);
+            let sent = stream.counters.sent_bytes.load(Relaxed);
             let id = Arc::as_ptr(stream) as usize;
-            let rate = rates.get(&id).copied().unwrap_or(Rate { since: now, bytes, bps: 0 });
-            next.insert(id, rate.moved(now, bytes));
+            let begin = |bytes| Rate { since: now, bytes, bps: 0 };
+            let last = rates.get(&id).copied().unwrap_or(Rates {
+                received: begin(received),
+                received_30s: begin(received),
+                sent_30s: begin(sent),
+            });
+            next.insert(
+                id,
+                Rates {
+                    received: last.received.moved(now, received, RATE_WINDOW),
+                    received_30s: last.received_30s.moved(now, received, LONG_WINDOW),
+                    sent_30s: last.sent_30s.moved(now, sent, LONG_WINDOW),
+                },
+            );
         }
         *rates = next;
+    }
+
+    /// Kilobits a second of a stream.
+    pub(super) fn kbps(&self, stream: &Arc<Stream>) -> Kbps {
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let rates = rates.get(&(Arc::as_ptr(stream) as usize));
+        rates.map_or(Kbps::default(), |rates| Kbps {
+            recv_30s: rates.received_30s.bps / 1000,
+            send_30s: rates.sent_30s.bps / 1000,
+        })
+    }
+
+    /// The configuration.
+    pub(super) fn config(&self) -> &Config {
+        &self.context.config
+    }
+
+    /// Whether connections are still taken.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.context.stop.is_cancelled()
     }
 
     /// Every stream.
@@ -99,6 +143,7 @@ impl Sampler {
                 received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
+                legs: self.edges.leg_totals(),
             },
         }
     }
@@ -117,7 +162,7 @@ impl Sampler {
             known => known.to_string(),
         };
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = rates.get(&(Arc::as_ptr(stream) as usize)).map_or(0, |rate| rate.bps);
+        let rate = rates.get(&(Arc::as_ptr(stream) as usize)).map_or(0, |rates| rates.received.bps);
         StreamStatus {
             vhost: key.vhost().into(),
             app: key.app().into(),
@@ -128,6 +173,7 @@ impl Sampler {
             legs: 0,
             received_bytes: counters.received_bytes.load(Relaxed),
             messages: counters.messages.load(Relaxed),
+            sent_bytes: counters.sent_bytes.load(Relaxed),
             log_bytes: stream.log_bytes(),
             bitrate_bps: rate,
             video: name(video),
@@ -175,9 +221,9 @@ fn count_legs(streams: &mut Vec<StreamStatus>, legs: &[LegStatus]) {
 }
 
 impl Rate {
-    fn moved(self, now: Instant, bytes: u64) -> Self {
+    fn moved(self, now: Instant, bytes: u64, window: Duration) -> Self {
         let elapsed = now.saturating_duration_since(self.since);
-        if elapsed < RATE_WINDOW {
+        if elapsed < window {
             return self;
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;

@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use super::{aligned, bitrate, name, size, uptime};
+use super::{aligned, bitrate, size, uptime};
 use crate::status::{ClientOrder, ClientPage, ClientQuery, ClientStatus};
 
 /// The API's answer.
@@ -45,13 +45,11 @@ pub(in crate::cli) fn table(page: &ClientPage) -> String {
 }
 
 fn row(client: &ClientStatus) -> [String; 11] {
-    let app = client.stream.strip_prefix(&client.vhost).unwrap_or(&client.stream);
-    let app = app.strip_suffix(&client.name).unwrap_or(app).trim_matches('/');
     let kbps = if client.publish { client.kbps.recv_30s } else { client.kbps.send_30s };
     [
         client.id.clone(),
         client.peer.clone(),
-        name(&client.vhost, app, &client.name),
+        client.url.trim_start_matches('/').to_owned(),
         client.state.clone(),
         format!("{} ms", client.lag_ms),
         client.skips.to_string(),

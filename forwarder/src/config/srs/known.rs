@@ -54,7 +54,6 @@ const NO_FILES: &str = "forwarder writes no files";
 pub(super) const ROOT_FEATURES: &[Idle] = &[
     idle("heartbeat", &[], MEASURES),
     idle("stats", &[], MEASURES),
-    idle("exporter", &[], "see the HTTP API"),
     idle("tencentcloud_cls", &[], MEASURES),
     idle("tencentcloud_apm", &[], MEASURES),
     idle("http_server", &[], RTMP_ONLY),
@@ -122,6 +121,7 @@ pub(super) const ROOT: &[&str] = &[
     "srs_log_level",
     "srs_log_level_v2",
     "http_api",
+    "exporter",
     "vhost",
     "include",
 ];
@@ -162,3 +162,5 @@ pub(super) const CLUSTER: &[&str] = &[
 /// As `ROOT`.
 pub(super) const HTTP_API: &[&str] =
     &["enabled", "listen", "crossdomain", "raw_api", "auth", "https", "include"];
+/// As `ROOT`.
+pub(super) const EXPORTER: &[&str] = &["enabled", "listen", "label", "tag", "include"];

@@ -76,6 +76,7 @@ impl Import {
             "chunk_size" => self.chunk_size = Some(self.chunk_size(directive)?),
             "srs_log_level" | "srs_log_level_v2" => {}
             "http_api" => self.http_api(directive)?,
+            "exporter" => self.exporter(directive)?,
             _ => {
                 if !self.idle(directive, known::ROOT_IDLE)
                     && !self.feature(directive, known::ROOT_FEATURES)
@@ -120,13 +121,28 @@ impl Import {
                     return Err(self.unsupported(inner, why));
                 }
                 "raw_api" | "https" if enabled && self.block_enabled(inner) => {
-                    self.note(inner, "the API is read-only and speaks HTTP");
+                    self.note(inner, "the API changes no configuration and speaks HTTP");
                 }
-                "crossdomain" if enabled && self.on(inner) => {
-                    self.note(inner, "the API sends no CORS headers");
-                }
-                "auth" | "raw_api" | "https" | "crossdomain" => {}
+                "crossdomain" => self.config.http_api.crossdomain = self.not_off(inner),
+                "auth" | "raw_api" | "https" => {}
                 _ => return Err(self.unknown(inner, known::HTTP_API, &[])),
+            }
+        }
+        Ok(())
+    }
+
+    fn exporter(&mut self, directive: &Directive) -> Result<(), ConfigError> {
+        let block = directive.block.as_deref().unwrap_or_default();
+        self.config.exporter.enabled = self.block_enabled(directive);
+        for inner in self.first_of_each(block.iter().collect(), &[]) {
+            match inner.name.text.as_str() {
+                "enabled" => {}
+                "listen" => {
+                    let word = self.one(inner)?;
+                    self.config.exporter.listen = self.read(word, values::parse_listen)?;
+                }
+                "label" | "tag" => self.note(inner, "Prometheus adds labels to what it scrapes"),
+                _ => return Err(self.unknown(inner, known::EXPORTER, &[])),
             }
         }
         Ok(())

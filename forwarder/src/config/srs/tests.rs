@@ -58,7 +58,8 @@ fn what_both_have_is_taken_over() {
         listen 1935 127.0.0.1:1936 [::]:1937;
         max_connections 1000; pid './objs/srs pid'; chunk_size 60000;
         daemon off; srs_log_tank console; srs_log_level trace;
-        http_api { enabled on; listen 127.0.0.1:1986; }
+        http_api { enabled on; listen 127.0.0.1:1986; crossdomain off; }
+        exporter { enabled on; listen 9973; }
         vhost __defaultVhost__ {
             tcp_nodelay off; min_latency on; in_ack_size 1000; out_ack_size 5000000;
             play { gop_cache off; gop_cache_max_frames 100; queue_length 5; mw_latency 350; }
@@ -106,6 +107,9 @@ fn what_both_have_is_taken_over() {
         ..Config::default()
     };
     want.http_api.enabled = true;
+    want.http_api.crossdomain = false;
+    want.exporter.enabled = true;
+    want.exporter.listen = "0.0.0.0:9973".parse().unwrap();
     want.http_api.listen = "127.0.0.1:1986".parse().unwrap();
     assert_eq!(loaded.config, want);
     assert_eq!(loaded.notes, Vec::<String>::new());

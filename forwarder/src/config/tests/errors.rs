@@ -21,13 +21,21 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = did you mean `max_connections`?"#,
     ),
     (
+        "a token that no header can carry",
+        "[http_api]\ntoken = \"a b\"\n",
+        r#"f.toml:2:9: a token consists of letters, digits and -._~+/=
+  |
+2 | token = "a b"
+  |         ^^^^^"#,
+    ),
+    (
         "a key of a feature that is not there",
         "hls = true\n",
         r#"f.toml:1:1: unknown key `hls`
   |
 1 | hls = true
   | ^^^
-  = known here: listen, max_connections, threads, pid, drain_timeout, kernel, kernel_backlog_limit, io_uring, chunk_size, log, http_api, vhost"#,
+  = known here: listen, max_connections, threads, pid, drain_timeout, kernel, kernel_backlog_limit, io_uring, chunk_size, log, http_api, exporter, vhost"#,
     ),
     (
         "a key in the wrong table",
