@@ -135,7 +135,7 @@ fn of_counts(page: &mut Page, snapshot: &Snapshot) {
     });
     let mut family = page.gauge("forwarder_forwards", "Forwards and relayed publishes by state.");
     let forwards = streams.flat_map(|it| &it.forwards).map(|it| &*it.state);
-    states(&["connecting", "forwarding", "waiting", "stopped"], forwards, |s, n| {
+    states(&["connecting", "forwarding", "stalled", "waiting", "stopped"], forwards, |s, n| {
         family.with(&[("state", s)], n);
     });
     let mut family = page.gauge("forwarder_pulls", "Streams pulled from origins by state.");
