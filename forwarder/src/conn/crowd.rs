@@ -134,7 +134,9 @@ impl Crowd {
     fn may_follow(&self, subscriber: &Subscriber, view: &View) -> bool {
         let lag = subscriber.options().lag;
         let alike = self.followers.is_empty() || self.lag == Some(lag);
-        alike && view.phase() == Phase::Live && subscriber.may_follow(view.head())
+        // Not the view's head: one that takes a new place in the log refreshes the view, and who
+        // has read up to there would be sent again what came meanwhile.
+        alike && view.phase() == Phase::Live && subscriber.may_follow(self.offset)
     }
 
     fn follow(&mut self, other: usize) {

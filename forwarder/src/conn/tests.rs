@@ -168,6 +168,10 @@ impl Origin {
     /// What a lane does when it is woken.
     fn pass(&mut self, players: &[Player]) {
         self.view.refresh();
+        self.write(players);
+    }
+
+    fn write(&mut self, players: &[Player]) {
         self.crowd.pass(&mut self.view, &mut self.broadcast, self.now);
         let follows = |player: &&Player| matches!(player.subscriber.seat.get(), Seat::Follower(_));
         self.followed += usize::from(players.iter().filter(follows).count() >= 3);
@@ -438,7 +442,12 @@ async fn soak(seed: u64, io_uring: bool) {
     for _ in 0..1000 {
         origin.step(&mut rng);
         if rng.random_ratio(2, 3) {
-            origin.pass(&players);
+            origin.view.refresh();
+            // A publisher on another thread goes on while there is a pass.
+            if rng.random_ratio(1, 2) {
+                origin.step(&mut rng);
+            }
+            origin.write(&players);
         }
         for player in &mut players {
             player.step(&mut rng, &mut origin);
