@@ -15,7 +15,7 @@ use super::legs::Entry;
 use super::uplink::Uplink;
 use super::{Edges, feed, refusal};
 use crate::config::Vhost;
-use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Totals, Wish};
+use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Taking, Totals, Wish};
 use crate::forward::Failure;
 use crate::rtmp::chunk::StreamPosition;
 use crate::rtmp::message::Control;
@@ -24,6 +24,9 @@ use crate::splice::{Ended, Leg, LegOptions, LegStatus, Walk};
 
 /// How often a leg is looked at: for acknowledgements, figures and silence.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// A player that is written to without a leg is looked at so often within `write_timeout`.
+const LOOKS: u32 = 4;
 
 /// Pause after all origins failed, at most.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -357,16 +360,27 @@ impl Own {
 impl Carrier {
     /// Writes all of `bytes`. Errors: what to tell the connection.
     async fn write(&self, bytes: Vec<u8>) -> Result<(), News> {
-        let mut rest = &*bytes;
+        // What the leg wrote may keep the socket from being writable for longer than a player that
+        // is gone is given.
+        let taking = Taking::new(Rc::clone(&self.io));
+        let (mut rest, mut blocked) = (&*bytes, None);
         while !rest.is_empty() {
+            let now = Instant::now();
             match self.io.try_write(rest) {
-                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                Ok(n) => (rest, blocked) = (rest.get(n..).unwrap_or_default(), None),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let ready = timeout(self.write_timeout, self.io.writable()).await;
-                    ready.map_err(|_| News::Stuck)?.map_err(|error| News::Gone(Some(error)))?;
+                    blocked.get_or_insert(now);
                 }
                 Err(error) => return Err(News::Gone(Some(error))),
             }
+            let Some(since) = taking.nothing_since(blocked, now) else { continue };
+            let left = (since + self.write_timeout).saturating_duration_since(now);
+            if left.is_zero() {
+                return Err(News::Stuck);
+            }
+            let look = left.min(self.write_timeout / LOOKS);
+            let ready = timeout(look, self.io.writable()).await;
+            ready.unwrap_or(Ok(())).map_err(|error| News::Gone(Some(error)))?;
         }
         Ok(())
     }
@@ -450,5 +464,69 @@ fn told(ended: Ended) -> News {
     match ended {
         Ended::Source(error) | Ended::Target(error) => News::Gone(error),
         Ended::Stuck | Ended::OverLimit => News::Stuck,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A player whose socket is full, and its end.
+    async fn full(write_timeout: Duration) -> (Carrier, TcpStream, usize) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // As on a network: with the MSS of loopback, small windows close for long.
+        SockRef::from(&listener).set_tcp_mss(1400).unwrap();
+        SockRef::from(&listener).set_recv_buffer_size(32 << 10).unwrap();
+        let io = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (player, _) = listener.accept().await.unwrap();
+        SockRef::from(&io).set_send_buffer_size(4 << 20).unwrap();
+        let mut sent = 0;
+        while let Ok(n) = {
+            io.writable().await.unwrap();
+            io.try_write(&[1; 64 << 10])
+        } {
+            sent += n;
+        }
+        let (orders, heard) = (mpsc::channel(1).1, Vec::new());
+        let (io, wishes, moved) = (Rc::new(io), Wishes::PLAIN, (0, 0));
+        let chunk_size = 128;
+        let carrier = Carrier { io, write_timeout, orders, chunk_size, heard, wishes, moved };
+        (carrier, player, sent)
+    }
+
+    #[tokio::test]
+    async fn a_player_that_takes_little_at_a_time_is_not_stuck() {
+        let (carrier, mut player, sent) = full(Duration::from_secs(1)).await;
+        let mut got = Vec::new();
+        let read = async {
+            let slow_until = Instant::now() + 2 * carrier.write_timeout;
+            let mut piece = [0; 8 << 10];
+            while got.len() < sent + 3 {
+                let n = player.read(&mut piece).await.unwrap();
+                assert!(n > 0, "closed after {}", got.len());
+                got.extend_from_slice(&piece[..n]);
+                if Instant::now() < slow_until {
+                    sleep(carrier.write_timeout / 20).await;
+                }
+            }
+        };
+        let (wrote, ()) = tokio::join!(carrier.write(vec![2; 3]), async {
+            tokio::select! {
+                () = read => {}
+                () = sleep(30 * carrier.write_timeout) => {}
+            }
+        });
+        assert!(wrote.is_ok(), "it is taken for one that is gone");
+        assert!(got[..sent].iter().all(|byte| *byte == 1) && got[sent..] == [2; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_player_that_takes_nothing_is_stuck() {
+        let (carrier, _player, _) = full(Duration::from_millis(200)).await;
+        assert!(matches!(carrier.write(vec![2; 3]).await, Err(News::Stuck)));
     }
 }
