@@ -165,9 +165,8 @@ impl Origin {
         }
     }
 
-    /// What a lane does when it is woken.
+    /// What a lane does when it is woken and its view is refreshed.
     fn pass(&mut self, players: &[Player]) {
-        self.view.refresh();
         self.crowd.pass(&mut self.view, &mut self.broadcast, self.now);
         let follows = |player: &&Player| matches!(player.subscriber.seat.get(), Seat::Follower(_));
         self.followed += usize::from(players.iter().filter(follows).count() >= 3);
@@ -438,6 +437,11 @@ async fn soak(seed: u64, io_uring: bool) {
     for _ in 0..1000 {
         origin.step(&mut rng);
         if rng.random_ratio(2, 3) {
+            origin.view.refresh();
+            // A publisher on another shard goes on during a pass.
+            if rng.random_ratio(1, 3) {
+                origin.step(&mut rng);
+            }
             origin.pass(&players);
         }
         for player in &mut players {
@@ -456,6 +460,7 @@ async fn soak(seed: u64, io_uring: bool) {
         player.got.next == Some(origin.published.len()) && player.got.pushed == player.pushed
     };
     for _ in 0..20_000 {
+        origin.view.refresh();
         origin.pass(&players);
         for player in &mut players {
             player.read(100_000, &origin.published);
