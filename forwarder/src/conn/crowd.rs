@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::broadcast::Broadcast;
-use super::subscriber::{Seat, Sent, Subscriber};
+use super::subscriber::{Seat, Sent, Subscriber, SubscriberOptions};
 use crate::hub::{LagLimits, Phase, View};
 
 /// Parts of the log that one write takes: the ends of two segments, and a few between.
@@ -131,11 +131,12 @@ impl Crowd {
         }
     }
 
+    /// Whether it stands at `offset` too. That need not be the view's head any more: a reader that
+    /// begins or skips in this pass has refreshed the view.
     fn may_follow(&self, subscriber: &Subscriber, view: &View) -> bool {
-        let lag = subscriber.options().lag;
-        let alike = self.followers.is_empty() || self.lag == Some(lag);
-        // Not the view's head: one that takes a new place in the log refreshes the view, and who
-        // has read up to there would be sent again what came meanwhile.
+        let SubscriberOptions { lag, player, .. } = *subscriber.options();
+        // The limits of a forward are its own, and one follower would keep all others away.
+        let alike = player && (self.followers.is_empty() || self.lag == Some(lag));
         alike && view.phase() == Phase::Live && subscriber.may_follow(self.offset)
     }
 
