@@ -21,7 +21,7 @@ use super::broadcast::Broadcast;
 use super::lane::{Lane, Turn};
 use super::shard::Shard;
 use super::subscriber::{Seat, State, Subscriber, SubscriberOptions};
-use crate::hub::{LagLimits, Stream, View, Wake};
+use crate::hub::{Stream, View, Wake};
 
 /// Which lanes have something to read; the one part of a fan-out that other threads touch.
 #[derive(Debug, Default)]
@@ -30,10 +30,9 @@ pub(super) struct Inbox {
     bell: Notify,
 }
 
-/// A lane of a shard: its stream's address, its pace, and when its readers skip. A lane keeps its
-/// stream alive, so no other stream has this address while it lives. Only readers that skip alike are
-/// written to together: a forward with limits of its own would keep all players from it.
-type LaneId = (usize, Pace, LagLimits);
+/// A lane of a shard: its stream's address and its pace. A lane keeps its stream alive, so no
+/// other stream has this address while it lives.
+type LaneId = (usize, Pace);
 
 /// How the passes of a lane follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,16 +70,14 @@ pub(super) struct Fanout {
 }
 
 impl Fanout {
-    /// The lane of `stream` with this pace for readers that skip at `lag`, made if this shard has
-    /// none.
+    /// The lane of `stream` with this pace, made if this shard has none.
     pub(super) fn lane(
         &self,
         context: &Arc<Context>,
         stream: &Arc<Stream>,
         pace: Pace,
-        lag: LagLimits,
     ) -> Rc<Lane> {
-        let id = (Arc::as_ptr(stream) as usize, pace, lag);
+        let id = (Arc::as_ptr(stream) as usize, pace);
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
             return lane;
@@ -165,7 +162,7 @@ impl Subscription {
         lead: Vec<u8>,
     ) -> Self {
         shard.fanout().take_turns();
-        let lane = shard.fanout().lane(shard.context(), stream, pace, options.lag);
+        let lane = shard.fanout().lane(shard.context(), stream, pace);
         let subscriber = Rc::new(Subscriber::new(io, options, lead));
         subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
         if options.player {

@@ -131,24 +131,18 @@ mod tests {
     use crate::config::Config;
     use crate::conn::fanout::Fanout;
     use crate::conn::stream_options;
-    use crate::hub::{LagLimits, Publisher, Source};
+    use crate::hub::{Publisher, Source};
     use crate::rtmp::Timestamp;
     use crate::rtmp::message::{MediaKind, MediaMessage};
     use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
 
-    const LAG: LagLimits = LagLimits { time: Duration::from_secs(10), bytes: 1 << 20 };
-
     fn lane(pace: Pace) -> (Rc<Lane>, Publisher) {
-        let (context, publisher) = publisher();
-        (Fanout::default().lane(&context, publisher.stream(), pace, LAG), publisher)
-    }
-
-    fn publisher() -> (Arc<Context>, Publisher) {
         let context = Arc::new(Context::new(Config::default()));
         let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
         let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
         let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
-        (context, publisher.unwrap())
+        let publisher = publisher.unwrap();
+        (Fanout::default().lane(&context, publisher.stream(), pace), publisher)
     }
 
     fn put(publisher: &mut Publisher, kind: MediaKind, len: usize) {
@@ -167,18 +161,6 @@ mod tests {
         lane.pass();
         assert_eq!(lane.turn(now), Turn::Later(lane.last_pass.get().unwrap() + floor));
         assert_eq!(lane.turn(now), Turn::Planned);
-    }
-
-    #[test]
-    fn readers_that_skip_at_other_limits_keep_nobody_from_following() {
-        let (context, publisher) = publisher();
-        let (fanout, pace) =
-            (Fanout::default(), Pace { floor: Duration::ZERO, hold: Duration::ZERO });
-        let lane = |lag| fanout.lane(&context, publisher.stream(), pace, lag);
-        let players = lane(LAG);
-        assert!(Rc::ptr_eq(&players, &lane(LAG)));
-        let forward = LagLimits { bytes: LAG.bytes / 2, ..LAG };
-        assert!(!Rc::ptr_eq(&players, &lane(forward)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ const MAX_LAG_MESSAGES: u64 = 50_000;
 const LITTLE: u64 = 2800;
 
 /// How far a reader may be behind before it skips to the newest keyframe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagLimits {
     /// By arrival, not by timestamps: a publisher with odd ones must not defeat the bound.
     pub time: Duration,
