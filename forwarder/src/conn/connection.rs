@@ -289,7 +289,11 @@ impl Connection {
         if !vhost.tcp_nodelay {
             self.io.set_nodelay(false).map_err(End::Io)?;
         }
-        give_up_after(&self.io, vhost.play.write_timeout.max(WRITE_TIMEOUT)).map_err(End::Io)?;
+        // The kernel begins to count when a window closes, and ends only when the whole of the first
+        // packet in its queue fits: a slow reader with a small window is held for gone. `Taking` knows
+        // better; the kernel's own time-out is for what it does not see.
+        let patience = vhost.play.write_timeout.max(WRITE_TIMEOUT).saturating_mul(KERNEL_PATIENCE);
+        give_up_after(&self.io, patience).map_err(End::Io)?;
         // A kernel that bounds nothing was told of at start, and serves all the same.
         _ = SendBounds::from(&vhost.play).apply(&self.io);
         debug!(peer = %self.peer, stream = %key, "play");
@@ -551,6 +555,9 @@ const READS_PER_TURN: usize = 8;
 
 /// Most bytes of replies that wait for a peer that does not read.
 const MAX_OUT: usize = 256 << 10;
+
+/// The kernel waits so many times longer than we do for a player that acknowledges nothing.
+const KERNEL_PATIENCE: u32 = 4;
 
 /// How long a peer may take nothing of what the session says, or acknowledge nothing.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
