@@ -117,6 +117,8 @@ pub struct Log {
     pub(super) head: u64,
     pub(super) sequence: u64,
     pub(super) epoch: u32,
+    /// Of the last message.
+    last_epoch: u32,
     pub(super) headers: Arc<Headers>,
     pub(super) gop: Option<Gop>,
     pub(super) last_timestamp: Timestamp,
@@ -135,6 +137,7 @@ impl Log {
             head: 0,
             sequence: 0,
             epoch: 0,
+            last_epoch: 0,
             headers: Arc::default(),
             gop: None,
             last_timestamp: Timestamp::default(),
@@ -161,6 +164,7 @@ impl Log {
         let len = u32::try_from(self.head - offset).unwrap_or(u32::MAX);
         let entry = Entry { offset, len, arrived_ms: now_ms, epoch: self.epoch, kind };
         home.entries().push(entry);
+        self.last_epoch = self.epoch;
         if media.kind != MediaKind::Data {
             self.last_timestamp = media.timestamp;
         }
@@ -252,8 +256,10 @@ impl Log {
     }
 
     fn roll(&mut self, base: u64, lead_end: u64) -> io::Result<()> {
-        let open = u64::from(lead_end > base);
-        let writer = SegmentWriter::new(&self.pool, base, lead_end, self.sequence + open)?;
+        let open = lead_end > base;
+        let epoch = if open { self.epoch } else { self.last_epoch };
+        let sequence = self.sequence + u64::from(open);
+        let writer = SegmentWriter::new(&self.pool, base, lead_end, epoch, sequence)?;
         self.segments.push_back(Arc::clone(writer.segment()));
         self.writer = Some(writer);
         Ok(())

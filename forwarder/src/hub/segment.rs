@@ -29,6 +29,8 @@ pub struct Segment {
     base: u64,
     /// Where the message ends that began in an earlier segment; `base` if none did.
     lead_end: u64,
+    /// Header epoch of the message before this segment's first entry.
+    lead_epoch: u32,
     /// Messages of the log before this segment's first entry.
     first_sequence: u64,
     /// Bytes that are valid: `0 <= written <= SEGMENT_BYTES`, only ever grows.
@@ -50,6 +52,12 @@ impl Segment {
     /// Where the message ends that was open at `base`.
     pub fn lead_end(&self) -> u64 {
         self.lead_end
+    }
+
+    /// Header epoch of the message before the first that begins here: the one that was open at
+    /// `base`, if one was.
+    pub fn lead_epoch(&self) -> u32 {
+        self.lead_epoch
     }
 
     /// Number, counted from the stream's first, of the first message that begins here.
@@ -106,6 +114,7 @@ impl SegmentWriter {
         pool: &Arc<Pool>,
         base: u64,
         lead_end: u64,
+        lead_epoch: u32,
         first_sequence: u64,
     ) -> io::Result<Self> {
         let fresh = || Ok(MmapRaw::from(MmapMut::map_anon(SEGMENT_BYTES)?));
@@ -115,6 +124,7 @@ impl SegmentWriter {
             pool: Arc::clone(pool),
             base,
             lead_end,
+            lead_epoch,
             first_sequence,
             written: AtomicUsize::new(0),
             entries: Mutex::new(Vec::new()),
@@ -151,7 +161,7 @@ mod tests {
 
     #[test]
     fn shows_only_what_was_written() {
-        let mut writer = SegmentWriter::new(&Pool::new(), 1000, 1000, 0).unwrap();
+        let mut writer = SegmentWriter::new(&Pool::new(), 1000, 1000, 0, 0).unwrap();
         assert_eq!(writer.put(b"hello"), 5);
         let segment = Arc::clone(writer.segment());
         assert_eq!(segment.slice(0, u64::MAX), b"hello");
@@ -163,7 +173,7 @@ mod tests {
 
     #[test]
     fn stops_at_its_end() {
-        let mut writer = SegmentWriter::new(&Pool::new(), 0, 0, 0).unwrap();
+        let mut writer = SegmentWriter::new(&Pool::new(), 0, 0, 0, 0).unwrap();
         assert_eq!(writer.put(&vec![7; SEGMENT_BYTES - 2]), SEGMENT_BYTES - 2);
         assert_eq!(writer.put(b"abc"), 2);
         assert_eq!(writer.put(b"c"), 0);
@@ -173,19 +183,19 @@ mod tests {
     #[test]
     fn memory_is_used_again_only_when_the_last_one_is_gone() {
         let pool = Pool::new();
-        let mut writer = SegmentWriter::new(&pool, 0, 0, 0).unwrap();
+        let mut writer = SegmentWriter::new(&pool, 0, 0, 0, 0).unwrap();
         writer.put(&[1; 1000]);
         let (one, other) = (Arc::clone(writer.segment()), Arc::clone(writer.segment()));
         drop((writer, one));
         assert_eq!(pool.len(), 0, "one has it still");
         let place = other.slice(0, 1).as_ptr();
-        let mut next = SegmentWriter::new(&pool, 0, 0, 0).unwrap();
+        let mut next = SegmentWriter::new(&pool, 0, 0, 0, 0).unwrap();
         next.put(&[2; SEGMENT_BYTES]);
         assert!(other.slice(0, u64::MAX).iter().all(|&byte| byte == 1));
         drop(other);
         assert_eq!(pool.len(), 1);
 
-        let mut again = SegmentWriter::new(&pool, 5000, 5000, 7).unwrap();
+        let mut again = SegmentWriter::new(&pool, 5000, 5000, 0, 7).unwrap();
         assert_eq!(pool.len(), 0);
         assert_eq!(again.segment().slice(0, u64::MAX), b"", "what another wrote is not shown");
         assert!(again.segment().entries().is_empty());
@@ -197,14 +207,15 @@ mod tests {
     #[test]
     fn a_pool_gives_back_what_is_not_needed() {
         let pool = Pool::new();
-        let some: Vec<_> = (0..64).map(|_| SegmentWriter::new(&pool, 0, 0, 0).unwrap()).collect();
+        let some: Vec<_> =
+            (0..64).map(|_| SegmentWriter::new(&pool, 0, 0, 0, 0).unwrap()).collect();
         drop(some);
         assert_eq!(pool.len(), 64);
         pool.trim();
         assert_eq!(pool.len(), 64, "they just came");
         for _ in 0..10 {
             let busy: Vec<_> =
-                (0..64).map(|_| SegmentWriter::new(&pool, 0, 0, 0).unwrap()).collect();
+                (0..64).map(|_| SegmentWriter::new(&pool, 0, 0, 0, 0).unwrap()).collect();
             drop(busy);
             pool.trim();
         }
@@ -213,13 +224,13 @@ mod tests {
             pool.trim();
         }
         assert_eq!(pool.len(), 0);
-        drop((0..1000).map(|_| SegmentWriter::new(&pool, 0, 0, 0).unwrap()).collect::<Vec<_>>());
+        drop((0..1000).map(|_| SegmentWriter::new(&pool, 0, 0, 0, 0).unwrap()).collect::<Vec<_>>());
         assert!(pool.len() < 1000, "it has a bound");
     }
 
     #[test]
     fn another_thread_reads_while_one_writes() {
-        let mut writer = SegmentWriter::new(&Pool::new(), 0, 0, 0).unwrap();
+        let mut writer = SegmentWriter::new(&Pool::new(), 0, 0, 0, 0).unwrap();
         let segment = Arc::clone(writer.segment());
         let reader = std::thread::spawn(move || {
             loop {

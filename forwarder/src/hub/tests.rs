@@ -402,3 +402,19 @@ fn readers_are_not_woken_for_a_part_of_a_message() {
     bench.publisher.flush();
     assert_eq!(count.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn the_epoch_is_known_behind_a_message_that_began_in_a_segment_that_is_gone() {
+    let mut bench = Bench::new();
+    let mut view = bench.view();
+    bench.header(1);
+    bench.keyframe(0, 3 * SEGMENT_BYTES);
+    bench.frame(40, 100);
+    view.refresh();
+    let inside = 2 * SEGMENT_BYTES as u64 + 10;
+    let end = view.message_end(inside).unwrap();
+    let epoch = view.epoch_at(end);
+    assert!(epoch.is_some());
+    view.trim(inside);
+    assert_eq!(view.epoch_at(end), epoch);
+}
