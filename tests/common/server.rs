@@ -25,6 +25,8 @@ pub struct Setup {
     more: String,
     exporter: String,
     http_api: String,
+    http_server: String,
+    http_remux: String,
     rtmp: Option<SocketAddr>,
 }
 
@@ -103,6 +105,19 @@ impl Setup {
         self
     }
 
+    /// Serves players over HTTP too.
+    pub fn http_server(mut self, listen: SocketAddr) -> Self {
+        self.http_server = format!("[http_server]\nenabled = true\nlisten = \"{listen}\"\n");
+        self.http_remux = format!("[vhost.http_remux]\nenabled = true\n{}", self.http_remux);
+        self
+    }
+
+    /// A line of `[vhost.http_remux]`.
+    pub fn http_remux(mut self, line: &str) -> Self {
+        writeln!(self.http_remux, "{line}").unwrap();
+        self
+    }
+
     /// Where to listen, else anywhere.
     pub fn listen(mut self, rtmp: SocketAddr) -> Self {
         self.rtmp = Some(rtmp);
@@ -118,16 +133,18 @@ impl Setup {
         let rtmp = self.rtmp.unwrap_or_else(free_address);
         let api = free_address();
         let config = format!(
-            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}{}\
+            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}{}{}\
              [[vhost]]\nname = \"__defaultVhost__\"\n\
-             [vhost.play]\n{}[vhost.publish]\n{}{}{}{}",
+             [vhost.play]\n{}[vhost.publish]\n{}{}{}{}{}",
             self.global,
             self.http_api,
             self.exporter,
+            self.http_server,
             self.play,
             self.publish,
             self.forward,
             self.edge,
+            self.http_remux,
             self.more,
         );
         Server::start("forwarder.toml", &config, rtmp, api)

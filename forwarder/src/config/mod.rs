@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod forward;
 mod forward_url;
+mod http_server;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_server::{HttpRemux, HttpServer};
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -68,6 +70,8 @@ pub struct Config {
     pub http_api: HttpApi,
     /// Metrics for Prometheus.
     pub exporter: Exporter,
+    /// Players over HTTP.
+    pub http_server: HttpServer,
     /// At least one; names are unique.
     #[serde(rename = "vhost")]
     pub vhosts: Vec<Vhost>,
@@ -156,6 +160,8 @@ pub struct Vhost {
     pub forward: Forward,
     /// Being an edge of other servers.
     pub edge: Edge,
+    /// Players over HTTP.
+    pub http_remux: HttpRemux,
 }
 
 /// `[vhost.play]`
@@ -318,6 +324,7 @@ impl Default for Config {
             log: Log::default(),
             http_api: HttpApi::default(),
             exporter: Exporter::default(),
+            http_server: HttpServer::default(),
             vhosts: vec![Vhost::default()],
         }
     }
@@ -365,6 +372,7 @@ impl Default for Vhost {
             publish: Publish::default(),
             forward: Forward::default(),
             edge: Edge::default(),
+            http_remux: HttpRemux::default(),
         }
     }
 }

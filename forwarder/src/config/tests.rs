@@ -1,5 +1,6 @@
 //! What the TOML form promises.
 mod errors;
+mod http;
 
 use proptest::prelude::*;
 
@@ -243,6 +244,11 @@ fn any_config() -> impl Strategy<Value = Config> {
                 listen: "[::1]:9".parse().unwrap(),
                 streams: json,
             },
+            http_server: HttpServer {
+                enabled: json,
+                listen: vec!["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()],
+                crossdomain: !json,
+            },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
         },
     )
@@ -272,6 +278,12 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 write_timeout: d,
                 send_buffer: if on { 0 } else { 4096 },
                 notsent_lowat: if on { 512 << 20 } else { 0 },
+            },
+            http_remux: HttpRemux {
+                enabled: on,
+                guess_has_av: !on,
+                has_audio: true,
+                has_video: on,
             },
             publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
             forward: Forward {

@@ -29,12 +29,22 @@ pub(super) struct Clients(RefCell<HashMap<RawFd, Rc<Facts>>>);
 #[derive(Debug)]
 struct Facts {
     id: u64,
+    speaks: Speaks,
     peer: SocketAddr,
     since: Instant,
     connect: RefCell<Option<Arc<ConnectRequest>>>,
     received: Cell<u64>,
     sent: Cell<u64>,
     rate: Cell<Rate>,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// RTMP.
+    Rtmp,
+    /// HTTP: it plays FLV.
+    Http,
 }
 
 /// A connection's place among the clients of its shard, until dropped.
@@ -68,11 +78,13 @@ pub struct Bps {
 pub struct ClientState {
     /// Counts connections from the start of the process: nobody else ever has it.
     pub id: u64,
+    /// What it speaks.
+    pub speaks: Speaks,
     /// Its address.
     pub peer: SocketAddr,
     /// When it was accepted.
     pub since: Instant,
-    /// What it said in `connect`; `None` until then.
+    /// What it said in `connect`, or its request in those words; `None` until then.
     pub connect: Option<Arc<ConnectRequest>>,
     /// Bytes received, without those that a leg took from it.
     pub received: u64,
@@ -86,9 +98,16 @@ pub struct ClientState {
 
 impl Client {
     /// Enters the connection of `io`.
-    pub(super) fn enter(shard: &Rc<Shard>, io: &TcpStream, peer: SocketAddr, now: Instant) -> Self {
+    pub(super) fn enter(
+        shard: &Rc<Shard>,
+        io: &TcpStream,
+        peer: SocketAddr,
+        speaks: Speaks,
+        now: Instant,
+    ) -> Self {
         let facts = Rc::new(Facts {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            speaks,
             peer,
             since: now,
             connect: RefCell::default(),
@@ -155,6 +174,7 @@ impl Facts {
     fn state(&self) -> ClientState {
         ClientState {
             id: self.id,
+            speaks: self.speaks,
             peer: self.peer,
             since: self.since,
             connect: self.connect.borrow().clone(),

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{error, info, warn};
 
-use super::{Context, Shards, Totals, connection};
+use super::{Context, Shards, Speaks, Totals, connection, flv};
 
 /// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
 /// where the system says so, but not if the same port is asked for on IPv4 beside it.
@@ -32,21 +32,24 @@ pub struct Acceptor {
     context: Arc<Context>,
     shards: Arc<Shards>,
     listener: TcpListener,
+    speaks: Speaks,
     /// Given up when descriptors run out, so that one more connection can be taken and closed
     /// instead of waking us for ever.
     reserve: Option<std::fs::File>,
 }
 
 impl Acceptor {
-    /// An acceptor for a bound listener; must be called inside a runtime.
+    /// An acceptor for a bound listener whose clients speak so; must be called inside a
+    /// runtime.
     pub fn new(
         context: Arc<Context>,
         shards: Arc<Shards>,
         listener: std::net::TcpListener,
+        speaks: Speaks,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self { context, shards, listener, reserve })
+        Ok(Self { context, shards, listener, speaks, reserve })
     }
 
     /// Accepts until the process stops.
@@ -79,11 +82,13 @@ impl Acceptor {
             Ok(io) => io,
             Err(error) => return warn!(%peer, %error, "connection lost"),
         };
+        let speaks = self.speaks;
         let serve = async move |shard| {
             let _place = place;
-            match TcpStream::from_std(io) {
-                Ok(io) => connection::serve(shard, io, peer).await,
-                Err(error) => warn!(%peer, %error, "connection lost"),
+            match (TcpStream::from_std(io), speaks) {
+                (Ok(io), Speaks::Rtmp) => connection::serve(shard, io, peer).await,
+                (Ok(io), Speaks::Http) => flv::serve(shard, io, peer).await,
+                (Err(error), _) => warn!(%peer, %error, "connection lost"),
             }
         };
         self.shards.least_loaded().spawn(serve).await;

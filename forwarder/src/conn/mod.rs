@@ -10,6 +10,7 @@ mod crowd;
 mod encoder;
 mod end;
 mod fanout;
+mod flv;
 mod lane;
 mod legged;
 mod listener;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-pub use client::{Bps, ClientState, RATE_WINDOW};
+pub use client::{Bps, ClientState, RATE_WINDOW, Speaks};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};

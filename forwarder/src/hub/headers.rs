@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use super::form::Form;
 use crate::rtmp::Timestamp;
-use crate::rtmp::chunk::{self, Message};
+use crate::rtmp::chunk::Message;
 use crate::rtmp::flv::{HeaderKind, Tracks};
 use crate::rtmp::message::MediaKind;
 
@@ -18,7 +19,7 @@ pub const MAX_HEADERS: usize = 32;
 
 /// The headers in force at one point of a stream. Never changed once shared: a change makes a new
 /// epoch with a set of its own, so that a joiner of an old GOP gets the headers of that GOP.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     metadata: Option<Bytes>,
     slots: Vec<(Slot, Bytes)>,
@@ -79,6 +80,13 @@ impl Headers {
         true
     }
 
+    /// Those of the kinds that a form has.
+    pub(super) fn only(&self, form: Form) -> Self {
+        let mut headers = self.clone();
+        headers.slots.retain(|(slot, _)| form.has(slot.media_kind()));
+        headers
+    }
+
     /// Whether there is a video header.
     pub fn has_video(&self) -> bool {
         self.slots.iter().any(|(slot, _)| slot.medium == 1)
@@ -96,7 +104,7 @@ impl Headers {
         self.slots.iter().find(|(slot, _)| is_it(slot)).map(|(_, payload)| payload)
     }
 
-    /// Appends metadata at time 0 and the sequence headers at `timestamp`, as chunks, to `out`.
+    /// Appends metadata at time 0 and the sequence headers at `timestamp`, to `out`.
     ///
     /// `publish`: for a server we publish to, which expects metadata behind `@setDataFrame`.
     /// Metadata goes out at time 0 whatever the stream's time is: with another one FFmpeg makes a
@@ -121,7 +129,9 @@ impl Headers {
 /// Who a message is encoded for, when it is not taken from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Chunk size, bytes.
+    /// What its messages are made of.
+    pub form: Form,
+    /// Size of chunks, bytes.
     pub chunk_size: u32,
     /// Message stream id.
     pub msid: u32,
@@ -133,7 +143,7 @@ impl Target {
     fn encode(self, kind: MediaKind, timestamp: Timestamp, payload: &[u8], out: &mut Vec<u8>) {
         let (csid, kind) = (kind.csid(), kind.type_id());
         let message = Message { csid, timestamp, kind, msid: self.msid, payload };
-        chunk::encode(&message, self.chunk_size, &mut |piece| out.extend_from_slice(piece));
+        self.form.encode(&message, self.chunk_size, &mut |piece| out.extend_from_slice(piece));
     }
 }
 

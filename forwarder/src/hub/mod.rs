@@ -3,9 +3,11 @@
 //! Knows no sockets and no configuration file. A publisher appends each message once; a shard reads
 //! it through a [`View`] and its subscribers are mere offsets into that.
 
+mod form;
 mod headers;
 mod index;
 mod log;
+mod logs;
 mod pool;
 #[expect(unsafe_code, reason = "memory that one thread appends to while others read")]
 mod segment;
@@ -21,9 +23,10 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+pub use form::Form;
 pub use headers::{Headers, Target};
 pub use index::{Entry, EntryKind};
-pub use log::{LOG_MSID, LogLimits, Wake};
+pub use log::{LOG_MSID, LogLimits, Seen, Wake};
 pub use segment::SEGMENT_BYTES;
 pub use stream::{Counters, Phase, Publisher, Source, Stream, StreamOptions};
 pub use view::{LagLimits, Start, View, Wish};
@@ -111,11 +114,12 @@ impl Hub {
         self.changes.generation.subscribe()
     }
 
-    /// Ends streams whose grace time is over and forgets those nobody knows any more; gives memory
-    /// that none of them needs back to the system. To be called each second or so.
+    /// Ends streams whose grace time is over and forgets those nobody knows any more, and logs nobody
+    /// reads; gives memory that none of them needs back to the system. To be called each second or so.
     pub fn sweep(&self, now: Instant) {
         self.lock().retain(|_, stream| {
             let ended = stream.expire(Some(now));
+            stream.trim(now);
             // Only the map can hand out new references, and it is locked.
             let unused = Arc::strong_count(stream) == 1 && stream.phase() == Phase::Waiting;
             !ended && !unused

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::form::Form;
 use super::headers::Headers;
-use super::log::{Appended, Log, LogLimits, Tail, Wake};
+use super::log::{Appended, LogLimits, Tail, Wake};
+use super::logs::Logs;
 use super::pool::Pool;
 use super::view::View;
 use crate::rtmp::flv::Codec;
@@ -61,7 +63,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
-    pub(super) log: Log,
+    pub(super) log: Logs,
     source: Source,
     video: Codec,
     audio: Codec,
@@ -87,7 +89,7 @@ impl Stream {
     ) -> Self {
         let state = State {
             phase: Phase::Waiting,
-            log: Log::new(options.log, Arc::clone(pool)),
+            log: Logs::new(options.log, pool),
             source: Source::default(),
             video: Codec::default(),
             audio: Codec::default(),
@@ -108,13 +110,14 @@ impl Stream {
 
     /// Registers a reader; `wake` is called when there is more to read or the phase changed.
     pub fn view(self: &Arc<Self>, wake: Box<dyn Wake>) -> View {
-        let tail = {
-            let mut state = self.lock();
-            let tail = Arc::new(Tail::new(wake, state.log.head));
-            state.log.tails.push(Arc::clone(&tail));
-            tail
-        };
-        View::new(Arc::clone(self), tail)
+        self.view_as(Form::Chunks, wake)
+    }
+
+    /// As [`Self::view`], of the messages in another form. The first who reads them so has them
+    /// written again from the newest keyframe on; their log stays for some seconds after the last.
+    pub fn view_as(self: &Arc<Self>, form: Form, wake: Box<dyn Wake>) -> View {
+        let tail = self.lock().log.attach(form, wake);
+        View::new(Arc::clone(self), form, tail)
     }
 
     /// Its phase now.
@@ -135,10 +138,10 @@ impl Stream {
 
     /// Metadata and sequence headers in force.
     pub fn headers(&self) -> Arc<Headers> {
-        Arc::clone(&self.lock().log.headers)
+        Arc::clone(&self.lock().log.chunks().headers)
     }
 
-    /// Bytes its log holds, without what slow shards hold beside it.
+    /// Bytes its logs hold, without what slow shards hold beside it.
     pub fn log_bytes(&self) -> u64 {
         self.lock().log.held_bytes()
     }
@@ -152,7 +155,12 @@ impl Stream {
     }
 
     pub(super) fn detach(&self, tail: &Arc<Tail>) {
-        self.lock().log.tails.retain(|other| !Arc::ptr_eq(other, tail));
+        self.lock().log.detach(tail);
+    }
+
+    /// Lets go of logs that nobody has read for a while.
+    pub(super) fn trim(&self, now: Instant) {
+        self.lock().log.trim(now);
     }
 
     /// Takes the one place of a publisher; false if it is taken.

@@ -9,7 +9,7 @@ use super::snapshot::Sampler;
 use super::srs;
 use super::summary::Summaries;
 use crate::config::DEFAULT_VHOST;
-use crate::conn::{ClientState, Shards};
+use crate::conn::{ClientState, Shards, Speaks};
 use crate::http::Facts;
 use crate::hub::Phase;
 use crate::status::srs::{SrsStream, SrsVhost, Summary, id_of};
@@ -145,6 +145,11 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
     let playing = client.playing.as_ref().map(|(_, playing)| playing);
     let since = |at: Instant| now.saturating_duration_since(at);
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let kind = match (client.speaks, publish) {
+        (Speaks::Http, _) => "flv-play",
+        (Speaks::Rtmp, true) => "fmle-publish",
+        (Speaks::Rtmp, false) => "rtmp-play",
+    };
     let prefix = if vhost == DEFAULT_VHOST { "" } else { &*vhost };
     ClientStatus {
         id: client.id.to_string(),
@@ -154,7 +159,7 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
         swf_url: text(connect.map(|connect| &connect.swf_url)),
         tc_url: text(connect.map(|connect| &connect.tc_url)),
         url: format!("{prefix}/{app}/{name}"),
-        kind: if publish { "fmle-publish" } else { "rtmp-play" }.to_owned(),
+        kind: kind.to_owned(),
         alive: since(client.since).as_secs_f64(),
         send_bytes: sent,
         recv_bytes: received,

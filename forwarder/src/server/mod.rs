@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::{Config, When};
-use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, bind, warn_of_send_bounds};
+use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, Speaks, bind, warn_of_send_bounds};
 use crate::edge::Edges;
 use crate::forward::{Registry, Supervisor};
 use crate::http::{Options, Serve};
@@ -88,6 +88,7 @@ impl Server {
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let http = http_listeners(&config)?;
+        let players = player_listeners(&config)?;
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -113,7 +114,14 @@ impl Server {
         ));
         for listener in listeners {
             info!(address = %listener.local_addr()?, "listening");
-            let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&shards), listener)?;
+            let (context, shards) = (Arc::clone(&context), Arc::clone(&shards));
+            let acceptor = Acceptor::new(context, shards, listener, Speaks::Rtmp)?;
+            tasks.spawn(acceptor.run());
+        }
+        for listener in players {
+            info!(address = %listener.local_addr()?, "http_server listening");
+            let (context, shards) = (Arc::clone(&context), Arc::clone(&shards));
+            let acceptor = Acceptor::new(context, shards, listener, Speaks::Http)?;
             tasks.spawn(acceptor.run());
         }
         let supervisor =
@@ -207,6 +215,16 @@ fn http_listeners(config: &Config) -> anyhow::Result<Vec<(Serve, std::net::TcpLi
             Ok((what, bound))
         })
         .collect()
+}
+
+/// Binds where players over HTTP come.
+fn player_listeners(config: &Config) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let server = &config.http_server;
+    let listen = server.listen.iter().filter(|_| server.enabled);
+    let bound = listen.map(|address| {
+        bind(*address, &server.listen).with_context(|| format!("http_server: listen on {address}"))
+    });
+    bound.collect()
 }
 
 fn name(what: Serve) -> &'static str {

@@ -3,6 +3,7 @@
 //! What the file sets is taken over; what it leaves out is our default, not SRS's. A directive
 //! that SRS knows and we do not is an error if running without it would change who may do what or
 //! where media goes, and a note otherwise. One that SRS does not know either is an error.
+mod http;
 mod known;
 mod parse;
 #[cfg(test)]
@@ -58,7 +59,7 @@ impl Import {
             let vhost = self.new_vhost();
             self.config.vhosts.push(vhost);
         }
-        Ok(())
+        self.check_http_server(directives)
     }
 
     fn new_vhost(&self) -> Vhost {
@@ -77,6 +78,7 @@ impl Import {
             "srs_log_level" | "srs_log_level_v2" => {}
             "http_api" => self.http_api(directive)?,
             "exporter" => self.exporter(directive)?,
+            "http_server" => self.http_server(directive)?,
             _ => {
                 if !self.idle(directive, known::ROOT_IDLE)
                     && !self.feature(directive, known::ROOT_FEATURES)

@@ -54,6 +54,7 @@ impl Import {
             }
             "forward" => self.forward(&mut vhost.forward, directive, block)?,
             "cluster" => self.cluster(&mut vhost.edge, directive, block)?,
+            "http_remux" => self.http_remux(&mut vhost.http_remux, directive, block)?,
             name => {
                 if let Some((_, why)) =
                     known::VHOST_REFUSED.iter().find(|(known, _)| *known == name)
