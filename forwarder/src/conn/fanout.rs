@@ -6,8 +6,10 @@
 //! then.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 
 use super::Context;
 use super::broadcast::Broadcast;
@@ -35,7 +38,7 @@ pub(super) struct Inbox {
 type LaneId = (usize, Pace);
 
 /// How the passes of a lane follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pace {
     /// Least time between two passes (`mw_latency`); zero: none.
     pub floor: Duration,
@@ -46,6 +49,10 @@ pub struct Pace {
 impl Inbox {
     fn take(&self) -> Vec<LaneId> {
         std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -66,6 +73,9 @@ impl Wake for LaneWake {
 pub(super) struct Fanout {
     inbox: Arc<Inbox>,
     lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
+    /// Turns that lanes have planned, the next one first; those that a pass came before are in it
+    /// until they would be due.
+    planned: RefCell<BinaryHeap<Reverse<(Instant, LaneId)>>>,
     broadcast: OnceCell<Rc<RefCell<Broadcast>>>,
 }
 
@@ -103,13 +113,40 @@ impl Fanout {
         }
     }
 
+    fn find(&self, id: LaneId) -> Option<Rc<Lane>> {
+        self.lanes.borrow().get(&id).and_then(Weak::upgrade)
+    }
+
     /// Passes over lanes whenever they have something, for ever.
     pub(super) async fn run(self: Rc<Self>) {
+        let mut timer = pin!(sleep_until(Instant::now().into()));
         loop {
-            self.inbox.bell.notified().await;
+            let next = self.next_planned();
+            if let Some(due) = next.map(Into::into).filter(|due| *due != timer.deadline()) {
+                timer.as_mut().reset(due);
+            }
+            tokio::select! {
+                () = self.inbox.bell.notified() => {}
+                () = timer.as_mut(), if next.is_some() => {}
+            }
             self.take_turns();
-            // The sockets get their turn: what they bring makes the next pass larger.
-            tokio::task::yield_now().await;
+            // What another shard appended meanwhile waits until the sockets had their turn: what they
+            // bring makes the next pass larger.
+            if !self.inbox.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// When the next turn is to come that is still wanted.
+    fn next_planned(&self) -> Option<Instant> {
+        let mut planned = self.planned.borrow_mut();
+        loop {
+            let Reverse((due, id)) = *planned.peek()?;
+            if self.find(id).is_some_and(|lane| lane.plans(due)) {
+                return Some(due);
+            }
+            planned.pop();
         }
     }
 
@@ -117,29 +154,21 @@ impl Fanout {
     /// much: a thousand that join would else write a group of pictures each in front of the frame
     /// that all others wait for.
     fn take_turns(&self) {
-        for id in self.inbox.take() {
-            let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
-            let Some(lane) = lane else { continue };
+        let now = Instant::now();
+        let mut ready = self.inbox.take();
+        while let Some(due) = self.next_planned().filter(|due| *due <= now) {
+            let Some(Reverse((_, id))) = self.planned.borrow_mut().pop() else { break };
+            self.find(id).inspect(|lane| lane.take_up(due));
+            ready.push(id);
+        }
+        for id in ready {
+            let Some(lane) = self.find(id) else { continue };
             match lane.turn(Instant::now()) {
                 Turn::Pass => lane.pass(),
-                Turn::Later(due) => self.pass_later(id, &lane, due),
+                Turn::Later(due) => self.planned.borrow_mut().push(Reverse((due, id))),
                 Turn::Planned => {}
             }
         }
-    }
-
-    fn pass_later(&self, id: LaneId, lane: &Rc<Lane>, due: Instant) {
-        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
-        let lane = Rc::downgrade(lane);
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep_until(due.into()).await;
-            if let Some(lane) = lane.upgrade() {
-                // Video may have come meanwhile, and taken everything with it.
-                if lane.is_due() {
-                    wake.wake();
-                }
-            }
-        });
     }
 }
 

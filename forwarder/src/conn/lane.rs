@@ -25,9 +25,8 @@ pub(super) struct Lane {
     passed: Cell<u64>,
     /// Since when a little audio waits for video.
     held_since: Cell<Option<Instant>>,
-    /// There is something that no pass has taken yet.
-    owes: Cell<bool>,
-    /// Another turn is to come then; one is enough, however often the lane is woken.
+    /// There is something that no pass has taken, and another turn is to come then; one is enough,
+    /// however often the lane is woken.
     planned: Cell<Option<Instant>>,
 }
 
@@ -56,7 +55,6 @@ impl Lane {
             last_pass: Cell::new(None),
             passed: Cell::new(u64::MAX),
             held_since: Cell::new(None),
-            owes: Cell::new(false),
             planned: Cell::new(None),
         }
     }
@@ -68,7 +66,6 @@ impl Lane {
         let Some(due) = floor.max(self.held_until(now)).filter(|due| *due > now) else {
             return Turn::Pass;
         };
-        self.owes.set(true);
         if self.planned.get().is_some_and(|planned| planned <= due) {
             return Turn::Planned;
         }
@@ -91,10 +88,16 @@ impl Lane {
         Some(since + self.pace.hold)
     }
 
-    /// The turn that was planned has come. True: no pass has taken what it was planned for.
-    pub(super) fn is_due(&self) -> bool {
-        self.planned.set(None);
-        self.owes.get()
+    /// Whether a turn is to come at `due`: it was planned, and no pass has come before it.
+    pub(super) fn plans(&self, due: Instant) -> bool {
+        self.planned.get() == Some(due)
+    }
+
+    /// The turn that was planned for `due` comes now.
+    pub(super) fn take_up(&self, due: Instant) {
+        if self.plans(due) {
+            self.planned.set(None);
+        }
     }
 
     /// Writes to everyone what there is.
@@ -102,7 +105,7 @@ impl Lane {
         let now = Instant::now();
         self.last_pass.set(Some(now));
         self.held_since.set(None);
-        self.owes.set(false);
+        self.planned.set(None);
         let mut view = self.view.borrow_mut();
         view.refresh();
         self.passed.set(view.head());
@@ -161,6 +164,21 @@ mod tests {
         lane.pass();
         assert_eq!(lane.turn(now), Turn::Later(lane.last_pass.get().unwrap() + floor));
         assert_eq!(lane.turn(now), Turn::Planned);
+        lane.pass();
+        assert!(!lane.plans(lane.last_pass.get().unwrap() + floor), "it came before");
+    }
+
+    #[test]
+    fn a_turn_that_comes_and_finds_audio_that_may_wait_plans_another() {
+        let (floor, hold) = (Duration::from_millis(10), Duration::from_millis(40));
+        let (lane, mut publisher) = lane(Pace { floor, hold });
+        put(&mut publisher, MediaKind::Video, 2000);
+        lane.pass();
+        let passed = lane.last_pass.get().unwrap();
+        let Turn::Later(due) = lane.turn(passed) else { panic!("within its floor") };
+        put(&mut publisher, MediaKind::Audio, 200);
+        lane.take_up(due);
+        assert_eq!(lane.turn(due), Turn::Later(due + hold));
     }
 
     #[test]
