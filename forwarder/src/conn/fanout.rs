@@ -47,7 +47,7 @@ pub struct Pace {
 }
 
 impl Inbox {
-    fn take(&self) -> Vec<LaneId> {
+    pub(super) fn take(&self) -> Vec<LaneId> {
         std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -71,7 +71,7 @@ impl Wake for LaneWake {
 /// The lanes of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
     /// Turns that lanes have planned, the next one first; those that a pass came before are in it
     /// until they would be due.
@@ -121,7 +121,7 @@ impl Fanout {
     pub(super) async fn run(self: Rc<Self>) {
         let mut timer = pin!(sleep_until(Instant::now().into()));
         loop {
-            let next = self.next_planned();
+            let next = self.next_planned().map(|(due, ..)| due);
             if let Some(due) = next.map(Into::into).filter(|due| *due != timer.deadline()) {
                 timer.as_mut().reset(due);
             }
@@ -139,12 +139,12 @@ impl Fanout {
     }
 
     /// When the next turn is to come that is still wanted.
-    fn next_planned(&self) -> Option<Instant> {
+    fn next_planned(&self) -> Option<(Instant, LaneId, Rc<Lane>)> {
         let mut planned = self.planned.borrow_mut();
         loop {
             let Reverse((due, id)) = *planned.peek()?;
-            if self.find(id).is_some_and(|lane| lane.plans(due)) {
-                return Some(due);
+            if let Some(lane) = self.find(id).filter(|lane| lane.plans(due)) {
+                return Some((due, id, lane));
             }
             planned.pop();
         }
@@ -154,21 +154,24 @@ impl Fanout {
     /// much: a thousand that join would else write a group of pictures each in front of the frame
     /// that all others wait for.
     fn take_turns(&self) {
-        let now = Instant::now();
-        let mut ready = self.inbox.take();
-        while let Some(due) = self.next_planned().filter(|due| *due <= now) {
-            let Some(Reverse((_, id))) = self.planned.borrow_mut().pop() else { break };
-            self.find(id).inspect(|lane| lane.take_up(due));
-            ready.push(id);
-        }
-        for id in ready {
+        for id in self.inbox.take() {
             let Some(lane) = self.find(id) else { continue };
-            match lane.turn(Instant::now()) {
-                Turn::Pass => lane.pass(),
-                Turn::Later(due) => self.planned.borrow_mut().push(Reverse((due, id))),
-                Turn::Planned => {}
-            }
+            self.take_turn(id, &lane, lane.turn(Instant::now()));
         }
+        let now = Instant::now();
+        while let Some((due, id, lane)) = self.next_planned().filter(|(due, ..)| *due <= now) {
+            self.planned.borrow_mut().pop();
+            self.take_turn(id, &lane, lane.planned_turn(due, now));
+        }
+    }
+
+    fn take_turn(&self, id: LaneId, lane: &Lane, turn: Turn) {
+        let planned = match turn {
+            Turn::Pass => lane.pass(),
+            Turn::Later(due) => Some(due),
+            Turn::Nothing => None,
+        };
+        self.planned.borrow_mut().extend(planned.map(|due| Reverse((due, id))));
     }
 }
 
