@@ -96,7 +96,7 @@ impl Fanout {
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
         let broadcast = self
             .broadcast
-            .get_or_init(|| Rc::new(RefCell::new(Broadcast::new(context.config.io_uring))));
+            .get_or_init(|| Rc::new(RefCell::new(Broadcast::new(context.config().io_uring))));
         let lane = Rc::new(Lane::new(context, stream, pace, broadcast, wake));
         lanes.insert(id, Rc::downgrade(&lane));
         lane

@@ -154,7 +154,7 @@ mod tests {
 
     fn lane_of(fanout: &Fanout, pace: Pace) -> (Rc<Lane>, Publisher) {
         let context = Arc::new(Context::new(Config::default()));
-        let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
+        let options = stream_options(context.config().vhost(DEFAULT_VHOST).unwrap());
         let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
         let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
         let publisher = publisher.unwrap();
