@@ -5,7 +5,7 @@
 //! up in the log and the next pass carries more: batches appear when the shard is busy, and only
 //! then.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::os::fd::RawFd;
@@ -76,10 +76,16 @@ pub(super) struct Fanout {
     /// Turns that lanes have planned, the next one first; those that a pass came before are in it
     /// until they would be due.
     planned: RefCell<BinaryHeap<Reverse<(Instant, LaneId)>>>,
-    broadcast: OnceCell<Rc<RefCell<Broadcast>>>,
+    broadcast: Rc<RefCell<Broadcast>>,
 }
 
 impl Fanout {
+    /// Without lanes. Must be called on its shard's thread.
+    pub(super) fn new(context: &Context) -> Self {
+        let broadcast = Broadcast::new(context.config().io_uring);
+        Self { broadcast: Rc::new(RefCell::new(broadcast)), ..Self::default() }
+    }
+
     /// The lane of `stream` with this pace, made if this shard has none.
     pub(super) fn lane(
         &self,
@@ -94,10 +100,7 @@ impl Fanout {
         }
         lanes.retain(|_, lane| lane.strong_count() > 0);
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
-        let broadcast = self
-            .broadcast
-            .get_or_init(|| Rc::new(RefCell::new(Broadcast::new(context.config().io_uring))));
-        let lane = Rc::new(Lane::new(context, stream, pace, broadcast, wake));
+        let lane = Rc::new(Lane::new(context, stream, pace, &self.broadcast, wake));
         lanes.insert(id, Rc::downgrade(&lane));
         lane
     }
