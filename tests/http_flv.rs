@@ -4,6 +4,7 @@ mod common;
 use std::net::SocketAddr;
 use std::thread;
 
+use common::browser::{Browser, mpegts_js};
 use common::compare::{
     Start, assert_headers_once, assert_same_media, assert_same_sequence, assert_whole_messages,
 };
@@ -81,6 +82,25 @@ fn ffmpeg_plays_over_http() {
     publisher.succeed(seconds(60));
     let got = player.finish(seconds(30));
     assert_same_media("ffmpeg", &published, &got, Start::Keyframe);
+}
+
+#[test]
+fn a_browser_plays_by_mpegts_js() {
+    let Some(script) = mpegts_js() else { return };
+    let (server, http) = start(Setup::new());
+    let (clip, how) = (Clip::plain(), Publish { endless: true, ..Publish::default() });
+    let publisher = ffmpeg_publish(server.dir(), &clip.path, &server.url("live/a"), how);
+    server.wait_live("live/a");
+    let mut browser = Browser::play(&script, &format!("http://{http}{PATH}"));
+    wait_until("it plays", seconds(60), || {
+        let report = browser.report();
+        report.time > 4.0 && report.frames > 50 && report.audio > 10_000
+    });
+    let report = browser.report();
+    println!("{report:?}");
+    assert_eq!((report.width, report.corrupted), (320, 0), "{report:?}");
+    drop(publisher);
+    wait_until("it sees the end", seconds(30), || browser.report().complete);
 }
 
 #[test]

@@ -98,7 +98,7 @@ struct Visitor {
 
 impl Visitor {
     fn new(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr, now: Instant) -> Self {
-        let crossdomain = shard.context().config.http_server.crossdomain;
+        let crossdomain = shard.context().config().http_server.crossdomain;
         Self {
             client: Client::enter(&shard, &io, peer, Speaks::Http, now),
             _counted: Counted::new(shard.gauges(), |gauges| &gauges.connections),
@@ -192,8 +192,8 @@ impl Visitor {
             (format!("rtmp://{host}/{app}"), format!("{name}?{}", request.query));
         let bad = |error: url::UrlError| Refused::new(400, error.to_string());
         let named = url::Request::resolve(&tc_url, app, &stream).map_err(bad)?;
-        let vhost = self.shard.context().config.vhost(&named.vhost);
-        let vhost = vhost.filter(|vhost| vhost.http_remux.enabled);
+        let config = self.shard.context().config();
+        let vhost = config.vhost(&named.vhost).filter(|vhost| vhost.http_remux.enabled);
         let vhost = vhost.ok_or_else(|| Refused::new(404, "no vhost that is served over HTTP"))?;
         let key = StreamKey::new(&vhost.name, &named.app, &named.stream).map_err(bad)?;
         let connect = ConnectRequest {

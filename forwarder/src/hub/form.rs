@@ -6,7 +6,7 @@ use crate::rtmp::message::MediaKind;
 
 /// What a log is made of. Either way a message is contiguous, any border of messages is a place to
 /// start at, and all readers get the same bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// RTMP chunks.
     #[default]

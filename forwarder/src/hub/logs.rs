@@ -98,8 +98,13 @@ impl Logs {
     }
 
     /// See [`Log::notify`].
-    pub(super) fn notify(&self) {
-        self.all().for_each(Log::notify);
+    pub(super) fn notify(&mut self) {
+        self.all_mut().for_each(Log::notify);
+    }
+
+    /// See [`Log::notify_of_little_audio`].
+    pub(super) fn notify_of_little_audio(&self) {
+        self.all().for_each(Log::notify_of_little_audio);
     }
 
     /// See [`Log::end_of_publish`].
