@@ -177,8 +177,7 @@ fn players_are_clients_and_can_be_sent_away() {
     let live = Live::start(server.rtmp, "live/a", Synthetic::default());
     server.wait_live("live/a");
     let player = Viewer::start(http, PATH);
-    let mut page =
-        ask(http, "GET /live/a.flv HTTP/1.1\r\nHost: v:1\r\nReferer: http://page/\r\n\r\n");
+    let page = ask(http, "GET /live/a.flv HTTP/1.1\r\nHost: v:1\r\nReferer: http://page/\r\n\r\n");
     wait_until("media", seconds(20), || player.count() > 30);
     let told = client(&server, player.local).expect("a client");
     assert_eq!((&*told.kind, &*told.url, told.publish), ("flv-play", "/live/a", false));
@@ -187,7 +186,6 @@ fn players_are_clients_and_can_be_sent_away() {
     let clients = server.clients("?count=10").clients;
     let other = clients.iter().find(|client| client.page_url == "http://page/");
     assert_eq!(other.expect("a page").tc_url, "rtmp://v/live");
-    page.status = 0;
     drop(page);
     let answer = self::http(server.api, "DELETE", &format!("/api/v1/clients/{}", told.id), "");
     assert_eq!(answer.expect("an answer").status, 200);

@@ -15,7 +15,7 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since start.
     pub uptime_s: u64,
-    /// Open RTMP connections.
+    /// Open connections, players over HTTP among them.
     pub connections: usize,
     /// Threads, each with its share of the connections.
     pub shards: Vec<ShardStatus>,

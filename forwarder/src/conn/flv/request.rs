@@ -81,7 +81,8 @@ pub(super) fn parse(head: &[u8]) -> Result<Option<Request>, Refused> {
     let target = parsed.path.unwrap_or_default();
     let (authority, target) = split_target(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if !path.starts_with('/') && !(method == Method::Options && path == "*") {
+    let of_server = method == Method::Options && path == "*";
+    if !path.starts_with('/') && !of_server {
         return Err(Refused::new(400, "not a path"));
     }
     let host = authority.map(str::to_owned).or(host).filter(|host| !host.is_empty());

@@ -61,9 +61,13 @@ fn of_process(page: &mut Page, snapshot: &Snapshot, process: &ProcessStatus, is_
 
 fn of_totals(page: &mut Page, snapshot: &Snapshot) {
     let totals = &snapshot.totals;
-    page.gauge("forwarder_connections", "Open RTMP connections.").is(snapshot.connections);
-    page.counter("forwarder_connections_total", "RTMP connections accepted.")
-        .is(totals.connections);
+    page.gauge("forwarder_connections", "Open connections, players over HTTP among them.")
+        .is(snapshot.connections);
+    page.counter(
+        "forwarder_connections_total",
+        "Connections accepted, players over HTTP among them.",
+    )
+    .is(totals.connections);
     page.counter("forwarder_connections_refused_total", "Connections over max_connections.")
         .is(totals.refused);
     page.counter(
