@@ -8,6 +8,7 @@ mod file;
 mod forward;
 mod forward_url;
 mod http_url;
+mod live;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use http_url::{HttpUrl, HttpUrlError};
+pub use live::Live;
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -380,7 +382,7 @@ impl Default for Play {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
             mw_latency: Duration::ZERO,
-            audio_hold: Duration::from_millis(40),
+            audio_hold: Duration::from_millis(50),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
             send_buffer: 0,
