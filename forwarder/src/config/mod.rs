@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod forward;
 mod forward_url;
+mod http_url;
 mod live;
 mod serial;
 mod srs;
@@ -27,6 +28,7 @@ pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
 
 /// The vhost that serves every name no other vhost has.
