@@ -95,6 +95,10 @@ impl Task {
 
     /// Says that it failed, once and then at intervals.
     fn report(&self, failure: &Failure, reported: &mut Option<Instant>) {
+        if failure.moved.is_some() {
+            let (stream, to) = (self.entry.stream.key(), &self.entry.destination);
+            return info!(%stream, %to, "forward is asked to connect again");
+        }
         let now = Instant::now();
         if reported.is_some_and(|last| now.saturating_duration_since(last) < REPORT_INTERVAL) {
             return;
