@@ -17,6 +17,7 @@ mod play;
 mod read;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
+mod secure;
 mod shard;
 mod socket;
 mod subscriber;
@@ -48,6 +49,7 @@ pub use upstream::{
 use crate::config::{Config, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
+use crate::tls::Tls;
 
 /// What every part of the process shares.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ pub struct Context {
     pub upstream: Upstream,
     /// How legs are carried.
     pub splice: Arc<Splice>,
+    /// The certificates.
+    pub tls: Tls,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
@@ -79,6 +83,8 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
+    pub tls_connections: AtomicU64,
+    pub tls_failures: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }
@@ -96,6 +102,7 @@ impl Context {
             config: Arc::new(config),
             hub: Arc::default(),
             upstream: Upstream::default(),
+            tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
             stop: CancellationToken::new(),
