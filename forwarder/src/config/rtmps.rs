@@ -33,7 +33,10 @@ pub struct Targets {
     #[serde(deserialize_with = "serial::optional_path", serialize_with = "serial::write_path")]
     pub ca: Option<PathBuf>,
     /// Those whose certificates are not verified, `rtmps://host[:port]`.
-    #[serde(deserialize_with = "serial::secure_destinations", serialize_with = "serial::write_list")]
+    #[serde(
+        deserialize_with = "serial::secure_destinations",
+        serialize_with = "serial::write_list"
+    )]
     pub insecure: Vec<Destination>,
 }
 

@@ -303,7 +303,10 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
             },
             edge: Edge {
                 enabled: on,
-                origin: hosts.into_iter().map(|host| Destination { host, port: 1935, tls: false }).collect(),
+                origin: hosts
+                    .into_iter()
+                    .map(|host| Destination { host, port: 1935, tls: false })
+                    .collect(),
                 vhost: "[vhost].origin".to_owned(),
                 token_traverse: on,
                 connect_timeout: a,

@@ -17,9 +17,7 @@ use tracing::{info, warn};
 
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Names, Vhost};
-use crate::conn::{
-    PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options,
-};
+use crate::conn::{PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options};
 use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
 use crate::hub::{Phase, Source, Stream};
 use crate::rtmp::url::{StreamKey, escaped};

@@ -174,4 +174,3 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How long a peer may take for what is left when we have closed.
 const LINGER: Duration = Duration::from_secs(10);
-

@@ -112,28 +112,34 @@ impl ResolvesServerCert for Certificates {
 }
 
 impl CertificateFiles {
-/// Reads both.
-pub fn read(&self) -> Result<Arc<CertifiedKey>, Unusable> {
-    let (cert, key) = (&self.cert, &self.key);
-    let bad_cert = |why: &dyn fmt::Display| Unusable::new(Part::Cert, cert, why);
-    let bad_key = |why: &dyn fmt::Display| Unusable::new(Part::Key, key, why);
-    let chain = read_all(cert).map_err(|why| bad_cert(&why))?;
-    if chain.is_empty() {
-        return Err(bad_cert(&"no certificate in it\nPEM is wanted: -----BEGIN CERTIFICATE-----"));
-    }
-    let text = read_file(key).map_err(|error| bad_key(&error))?;
-    let no_key = "no private key in it\nPEM without a password is wanted: -----BEGIN PRIVATE KEY-----";
-    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| bad_key(&no_key))?;
-    let pair = CertifiedKey::from_der(chain, der, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            let cert = cert.display();
-            bad_key(&format!("this key does not belong to {cert}\ngive the pair that was made together"))
+    /// Reads both.
+    pub fn read(&self) -> Result<Arc<CertifiedKey>, Unusable> {
+        let (cert, key) = (&self.cert, &self.key);
+        let bad_cert = |why: &dyn fmt::Display| Unusable::new(Part::Cert, cert, why);
+        let bad_key = |why: &dyn fmt::Display| Unusable::new(Part::Key, key, why);
+        let chain = read_all(cert).map_err(|why| bad_cert(&why))?;
+        if chain.is_empty() {
+            return Err(bad_cert(
+                &"no certificate in it\nPEM is wanted: -----BEGIN CERTIFICATE-----",
+            ));
         }
-        rustls::Error::InvalidCertificate(_) => bad_cert(&error),
-        error => bad_key(&error),
-    })?;
-    Ok(Arc::new(pair))
-}
+        let text = read_file(key).map_err(|error| bad_key(&error))?;
+        let no_key =
+            "no private key in it\nPEM without a password is wanted: -----BEGIN PRIVATE KEY-----";
+        let der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| bad_key(&no_key))?;
+        let pair =
+            CertifiedKey::from_der(chain, der, &provider()).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    let cert = cert.display();
+                    bad_key(&format!(
+                        "this key does not belong to {cert}\ngive the pair that was made together"
+                    ))
+                }
+                rustls::Error::InvalidCertificate(_) => bad_cert(&error),
+                error => bad_key(&error),
+            })?;
+        Ok(Arc::new(pair))
+    }
 }
 
 /// How clients are talked to.

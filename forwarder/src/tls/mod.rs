@@ -91,7 +91,12 @@ impl Tls {
             false => Trust::lax()?,
         };
         let agreed = timeout(within, TlsConnector::from(config).connect(name, wire)).await;
-        let tls = agreed.map_err(|_| no_handshake())?.map_err(|error| explain(&error))?;
+        let tls = agreed.map_err(|_| no_handshake())?.map_err(|error| match explain(&error) {
+            closed if closed.closed => {
+                HandshakeError::new("closed by the peer, which may not speak TLS")
+            }
+            other => other,
+        })?;
         Ok(Carrier::begin(tls.into()).await?)
     }
 
@@ -127,12 +132,15 @@ fn no_handshake() -> HandshakeError {
 
 /// What went wrong, in words for who reads the log.
 fn explain(error: &io::Error) -> HandshakeError {
-    use rustls::{Error, InvalidMessage};
+    use rustls::{CertificateError, Error, InvalidMessage};
     let closed = error.kind() == io::ErrorKind::UnexpectedEof;
     let why = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         // RFC 8446 section 5.1: a record begins with its type.
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             "the peer does not speak TLS".to_owned()
+        }
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is of no authority that is trusted here, see `ca` of [tls]".to_owned()
         }
         Some(Error::AlertReceived(alert)) => format!("the peer refused: {alert:?}"),
         Some(error) => error.to_string(),

@@ -27,7 +27,10 @@ struct Known {
 impl Trust {
     /// How to talk to a target whose certificate has to be good, by the system's authorities or by
     /// those in the file `ca`.
-    pub(super) async fn strict(&self, ca: Option<&Path>) -> Result<Arc<ClientConfig>, HandshakeError> {
+    pub(super) async fn strict(
+        &self,
+        ca: Option<&Path>,
+    ) -> Result<Arc<ClientConfig>, HandshakeError> {
         let of_this = |known: &&Known| known.ca.as_deref() == ca;
         if let Some(known) = self.known().as_ref().filter(of_this) {
             return Ok(Arc::clone(&known.config));
