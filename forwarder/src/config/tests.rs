@@ -231,6 +231,13 @@ fn any_config() -> impl Strategy<Value = Config> {
             kernel: if json { When::Always } else { When::Never },
             kernel_backlog_limit: 1 << 16 | max_connections,
             io_uring: !json,
+            rtmps: Rtmps {
+                enabled: false,
+                listen: vec!["[::1]:1443".parse().unwrap()],
+                handshake_timeout: drain_timeout,
+                certificate: vec![CertificateFiles { cert: "a b".into(), key: "c".into() }; 2],
+            },
+            tls: Targets { ca: None, insecure: vec!["rtmps://a:9".parse().unwrap()] },
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi {
                 enabled: json,

@@ -22,6 +22,7 @@ pub struct Carrier {
 }
 
 /// How a carrier ended.
+#[derive(Debug, PartialEq, Eq)]
 enum Over {
     /// All was said, or the peer is gone.
     Done,
@@ -174,3 +175,72 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How long a peer may take for what is left when we have closed.
 const LINGER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A carrier between a peer and our end.
+    async fn carried() -> (DuplexStream, TcpStream, JoinHandle<Over>) {
+        let (peer, wire) = duplex(4096);
+        let (ours, inner) = pair().await.unwrap();
+        for end in [&ours, &inner] {
+            SockRef::from(end).set_recv_buffer_size(BUFFER).unwrap();
+        }
+        let (mut from, mut to) = split(wire);
+        let carrier = tokio::spawn(async move { carry(&mut from, &mut to, &inner).await });
+        (peer, ours, carrier)
+    }
+
+    fn bytes(seed: usize) -> Vec<u8> {
+        (0..1 << 20).map(|n: usize| (n.wrapping_mul(seed) >> 7) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn bytes_and_ends_pass_both_ways() {
+        let (peer, ours, carrier) = carried().await;
+        let (mut from_peer, mut to_peer) = split(peer);
+        let (mut from_us, mut to_us) = ours.into_split();
+        let (up, down) = (bytes(31), bytes(57));
+        let said = async { to_peer.write_all(&up).await };
+        let told = async { to_us.write_all(&down).await };
+        let mut heard = (vec![0; up.len()], vec![0; down.len()]);
+        let (a, b, c, d) = tokio::join!(
+            said,
+            told,
+            from_us.read_exact(&mut heard.0),
+            from_peer.read_exact(&mut heard.1)
+        );
+        assert!(a.is_ok() && b.is_ok() && c.is_ok() && d.is_ok());
+        assert!(heard.0 == up && heard.1 == down);
+        // The peer ends its half, and is still told something.
+        to_peer.shutdown().await.unwrap();
+        assert_eq!(from_us.read(&mut [0; 8]).await.unwrap(), 0);
+        to_us.write_all(b"more").await.unwrap();
+        drop((from_us, to_us));
+        let mut rest = Vec::new();
+        from_peer.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"more");
+        assert_eq!(carrier.await.unwrap(), Over::Done);
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_does_not_take_is_left_where_it_is() {
+        let (peer, ours, carrier) = carried().await;
+        SockRef::from(&ours).set_send_buffer_size(BUFFER).unwrap();
+        let mut taken = 0;
+        // Blocked for this long it is blocked for good: nobody reads.
+        while timeout(GOODBYE / 4, ours.writable()).await.is_ok() {
+            taken += ours.try_write(&[7; PIECE]).unwrap_or_default();
+        }
+        assert!(taken > PIECE && taken < 8 * BUFFER, "{taken} bytes");
+        // Closed hard, as one that takes nothing is: the carrier does not wait for long.
+        SockRef::from(&ours).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(ours);
+        assert_eq!(carrier.await.unwrap(), Over::Abandoned);
+        drop(peer);
+    }
+}

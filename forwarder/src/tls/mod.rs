@@ -7,8 +7,6 @@
 
 mod carrier;
 mod certificates;
-#[cfg(test)]
-mod tests;
 mod trust;
 
 use std::io;
