@@ -25,6 +25,7 @@ pub mod raw;
 pub mod segments;
 pub mod server;
 pub mod sink;
+pub mod tls;
 
 /// Polls `condition` until it holds; panics when it does not `within` the time. Says how long it took.
 #[track_caller]

@@ -30,6 +30,8 @@ const NEEDS: &[Need] = &[
     Need { package: "iproute2", proof: Proof::Program("ip") },
     Need { package: "prometheus", proof: Proof::Program("promtool") },
     Need { package: "python3-venv", proof: Proof::Module("ensurepip") },
+    Need { package: "openssl", proof: Proof::Program("openssl") },
+    Need { package: "socat", proof: Proof::Program("socat") },
     Need { package: "rtmpdump", proof: Proof::Program("rtmpdump") },
     Need { package: "gstreamer1.0-tools", proof: Proof::Program("gst-launch-1.0") },
     gst("gstreamer1.0-plugins-base", "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so"),

@@ -9,6 +9,7 @@ mod forward;
 mod forward_url;
 mod http_url;
 mod live;
+mod rtmps;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -23,13 +24,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use destination::{DEFAULT_PORT, Destination, DestinationError};
+pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
+pub use rtmps::{Rtmps, Targets};
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -69,6 +71,10 @@ pub struct Config {
     pub kernel_backlog_limit: usize,
     /// Write to many players by io_uring(7), where the kernel lets us.
     pub io_uring: bool,
+    /// Listeners with TLS.
+    pub rtmps: Rtmps,
+    /// Targets with TLS.
+    pub tls: Targets,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -226,7 +232,7 @@ pub struct Edge {
     /// Off by default. On: there is an origin; streams that players ask for are pulled from one of
     /// them, and what is published here is published there.
     pub enabled: bool,
-    /// The origins, each `host[:port]`, all different.
+    /// The origins, each `host[:port]` or `rtmps://host[:port]`, all different.
     #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
     pub origin: Vec<Destination>,
     /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
@@ -323,6 +329,8 @@ impl Default for Config {
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
             io_uring: true,
+            rtmps: Rtmps::default(),
+            tls: Targets::default(),
             log: Log::default(),
             http_api: HttpApi::default(),
             exporter: Exporter::default(),

@@ -140,6 +140,23 @@ pub(super) fn destinations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Destin
     }))
 }
 
+/// One destination with TLS or a list of them; the list may be empty.
+pub(super) fn secure_destinations<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Vec<Destination>, D::Error> {
+    d.deserialize_any(OneOrMany(|| Scalar {
+        what: "a destination with TLS",
+        text: |text| match text.parse::<Destination>() {
+            Ok(destination) if destination.tls => Ok(destination),
+            Ok(_) => Err(NO_TLS.to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
+        integer: |_| Err(NO_TLS.to_owned()),
+    }))
+}
+
+const NO_TLS: &str = "only targets with TLS have certificates\nwrite \"rtmps://host[:port]\"";
+
 /// A place to forward to.
 pub(super) fn forward_url<'de, D: Deserializer<'de>>(d: D) -> Result<ForwardUrl, D::Error> {
     d.deserialize_any(FORWARD_URL)

@@ -18,6 +18,7 @@ mod play;
 mod read;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
+mod secure;
 mod shard;
 mod socket;
 mod subscriber;
@@ -50,6 +51,7 @@ pub use upstream::{
 use crate::config::{Config, Live, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
+use crate::tls::Tls;
 
 /// What every part of the process shares.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Context {
     pub upstream: Upstream,
     /// How legs are carried.
     pub splice: Arc<Splice>,
+    /// The certificates.
+    pub tls: Tls,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
@@ -83,6 +87,8 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
+    pub tls_connections: AtomicU64,
+    pub tls_failures: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }
@@ -101,6 +107,7 @@ impl Context {
             live: Live::new(config),
             hub: Arc::default(),
             upstream: Upstream::default(),
+            tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
             leaving: Leaving::before(&stop),

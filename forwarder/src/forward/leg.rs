@@ -97,11 +97,6 @@ impl Route {
     }
 }
 
-/// A host as it stands in a URL.
-pub(crate) fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
-}
-
 pub(crate) struct Leg {
     shard: Rc<Shard>,
     io: Rc<TcpStream>,
