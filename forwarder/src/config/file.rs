@@ -25,6 +25,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         max_connections: file.max_connections,
         threads: file.threads,
         pid: file.pid,
+        resolver: file.resolver,
         drain_timeout: file.drain_timeout,
         kernel: file.kernel,
         kernel_backlog_limit: file.kernel_backlog_limit,
@@ -80,6 +81,8 @@ struct File {
     threads: usize,
     #[serde(deserialize_with = "serial::optional_path")]
     pid: Option<PathBuf>,
+    #[serde(deserialize_with = "serial::resolver")]
+    resolver: Option<SocketAddr>,
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
     kernel: When,
@@ -103,6 +106,7 @@ impl Default for File {
             max_connections,
             threads,
             pid,
+            resolver,
             drain_timeout,
             kernel,
             kernel_backlog_limit,
@@ -117,6 +121,7 @@ impl Default for File {
             max_connections,
             threads,
             pid,
+            resolver,
             drain_timeout,
             kernel,
             kernel_backlog_limit,

@@ -6,6 +6,7 @@ mod destination;
 mod error;
 mod file;
 mod forward;
+mod forward_target;
 mod forward_url;
 mod live;
 mod serial;
@@ -26,6 +27,7 @@ pub use destination::{DEFAULT_PORT, Destination, DestinationError};
 pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
+pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use live::Live;
 
@@ -53,6 +55,9 @@ pub struct Config {
     /// Where to write the process id, locked while running.
     #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
+    /// The DNS server that names are asked of; `None`: those that the system asks.
+    #[serde(serialize_with = "serial::write_display", skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
@@ -313,6 +318,7 @@ impl Default for Config {
             max_connections: 10_000,
             threads: 0,
             pid: None,
+            resolver: None,
             drain_timeout: Duration::from_secs(30),
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
