@@ -8,6 +8,7 @@ mod file;
 mod forward;
 mod forward_target;
 mod forward_url;
+mod http_url;
 mod live;
 mod serial;
 mod srs;
@@ -29,6 +30,7 @@ use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
 
 /// The vhost that serves every name no other vhost has.
