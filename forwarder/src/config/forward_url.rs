@@ -171,6 +171,12 @@ impl ForwardUrl {
         Ok(Names { tc_url, app, stream: with_query(&name, &query), secrets })
     }
 
+    /// The same on another server.
+    #[must_use]
+    pub fn moved_to(&self, at: Destination) -> Self {
+        Self { at, path: self.path.clone() }
+    }
+
     /// Whether the publisher's parameters go along if nothing else is said: they may be meant for
     /// us alone, and a URL says what its server shall get.
     pub fn passes_param(&self) -> bool {

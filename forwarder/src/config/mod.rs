@@ -6,6 +6,7 @@ mod destination;
 mod error;
 mod file;
 mod forward;
+mod forward_target;
 mod forward_url;
 mod http_url;
 mod live;
@@ -28,6 +29,7 @@ pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
+pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
@@ -57,6 +59,9 @@ pub struct Config {
     /// Where to write the process id, locked while running.
     #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
+    /// The DNS server that names are asked of; `None`: those that the system asks.
+    #[serde(serialize_with = "serial::write_display", skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
@@ -324,6 +329,7 @@ impl Default for Config {
             max_connections: 10_000,
             threads: 0,
             pid: None,
+            resolver: None,
             drain_timeout: Duration::from_secs(30),
             drain_to: None,
             kernel: When::Auto,

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::config::{Config, When};
 use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, bind, warn_of_send_bounds};
 use crate::edge::Edges;
-use crate::forward::{Registry, Supervisor};
+use crate::forward::{Forwards, Supervisor};
 use crate::http::{Options, Serve};
 use crate::privilege;
 use crate::splice::{Mode, Splice, WhyNot};
@@ -101,15 +101,15 @@ impl Server {
             context.tls.certificates.load(&context.config().rtmps.certificate)?;
         }
 
-        let registry = Arc::new(Registry::default());
+        let forwards = Arc::new(Forwards::new(&context));
         let bound = listeners.iter().map(|(listener, tls)| {
             Ok(format!("{}{}", if *tls { "rtmps://" } else { "" }, listener.local_addr()?))
         });
         let bound = bound.collect::<std::io::Result<Vec<_>>>()?;
-        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&registry)));
+        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&forwards.registry)));
         let sampler = Arc::new(snapshot::Sampler::new(
             Arc::clone(&context),
-            Arc::clone(&registry),
+            Arc::clone(&forwards),
             Arc::clone(&edges),
             shards.gauges(),
             bound,
@@ -121,7 +121,7 @@ impl Server {
             tasks.spawn(acceptor.run());
         }
         let supervisor =
-            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&registry));
+            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&forwards));
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));

@@ -35,7 +35,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |
 1 | hls = true
   | ^^^
-  = known here: listen, max_connections, threads, pid, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, chunk_size, log, http_api, exporter, vhost"#,
+  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, chunk_size, log, rtmps, http_api, exporter, vhost"#,
     ),
     (
         "a key in the wrong table",
