@@ -20,9 +20,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// As the configuration names it.
-    pub(super) fn fixed(url: &ForwardUrl, pass_param: bool) -> Self {
-        Self { url: url.clone(), host: None, pass_param, found_by: String::new() }
+    /// As it is named by the configuration, or by somebody else.
+    pub(super) fn fixed(url: &ForwardUrl, pass_param: bool, found_by: &str) -> Self {
+        Self { url: url.clone(), host: None, pass_param, found_by: found_by.to_owned() }
     }
 
     /// What was found for `url` by asking for `name`.
@@ -68,6 +68,9 @@ mod tests {
         let place = Place::found(&plain, true, &found, "");
         assert_eq!(place.url.to_string(), "[2001:db8::7]:1936");
         assert_eq!(place.names(&key, "t=1").expect("names").tc_url, "rtmp://slaves.svc:1936/live");
-        assert_eq!(Place::fixed(&plain, true).names(&key, "t=1").expect("names").stream, "a?t=1");
+        assert_eq!(
+            Place::fixed(&plain, true, "").names(&key, "t=1").expect("names").stream,
+            "a?t=1"
+        );
     }
 }
