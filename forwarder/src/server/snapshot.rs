@@ -103,8 +103,8 @@ impl Sampler {
     }
 
     /// Has destinations looked for anew.
-    pub(super) fn refresh_forwards(&self, _stream: Option<&str>) -> usize {
-        self.forwards.refresh()
+    pub(super) fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        self.forwards.refresh(stream)
     }
 
     /// Every stream.
@@ -141,6 +141,7 @@ impl Sampler {
             listen: self.listen.clone(),
             pulls: self.edges.status(),
             names: self.forwards.names(),
+            backends: self.forwards.backends(),
             streams,
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
@@ -152,6 +153,7 @@ impl Sampler {
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
                 legs: self.edges.leg_totals(),
+                backend_failures: self.forwards.backend_failures(),
             },
         }
     }
