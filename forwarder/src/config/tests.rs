@@ -4,6 +4,7 @@ mod errors;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tls::CertificateFiles;
 
 const EVERY_KEY: &str = include_str!("../../../conf/forwarder.toml");
 

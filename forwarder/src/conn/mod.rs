@@ -46,7 +46,7 @@ pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
-use crate::config::{Config, Vhost};
+use crate::config::{Config, Live, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
 use crate::tls::Tls;
@@ -54,8 +54,8 @@ use crate::tls::Tls;
 /// What every part of the process shares.
 #[derive(Debug)]
 pub struct Context {
-    /// The configuration in force.
-    pub config: Arc<Config>,
+    /// The configuration, which may be replaced at any time; see [`Context::config`].
+    pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
     /// Whom connections to an edge ask for origins.
@@ -99,7 +99,7 @@ impl Context {
     pub fn with_splice(config: Config, splice: Splice) -> Self {
         Self {
             splice: Arc::new(splice),
-            config: Arc::new(config),
+            live: Live::new(config),
             hub: Arc::default(),
             upstream: Upstream::default(),
             tls: Tls::default(),
@@ -109,6 +109,11 @@ impl Context {
             started: Instant::now(),
             noise: Mutex::default(),
         }
+    }
+
+    /// The configuration in force. Nobody keeps it for longer than what it was asked for.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.now()
     }
 
     /// Whether one more line about a misbehaving peer may be logged this second. A flood of bad

@@ -95,9 +95,10 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
-        warn_of_send_bounds(&context.config);
-        if context.config.rtmps.enabled {
-            context.tls.certificates.load(&context.config.rtmps.certificate)?;
+        let config = context.config();
+        warn_of_send_bounds(&config);
+        if config.rtmps.enabled {
+            context.tls.certificates.load(&config.rtmps.certificate)?;
         }
 
         let registry = Arc::new(Registry::default());
@@ -127,13 +128,13 @@ impl Server {
         tasks.spawn(until(end.clone(), follow_certificates(Arc::clone(&context))));
         let source =
             clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
-        if context.config.http_api.enabled {
+        if config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
         }
         let options = Options {
-            series_of_streams: context.config.exporter.streams,
-            crossdomain: context.config.http_api.crossdomain,
-            token: context.config.http_api.token.clone(),
+            series_of_streams: config.exporter.streams,
+            crossdomain: config.http_api.crossdomain,
+            token: config.http_api.token.clone(),
         };
         for (what, listener) in http {
             info!(address = %listener.local_addr()?, "{} listening", name(what));
@@ -258,12 +259,12 @@ async fn follow_certificates(context: Arc<Context>) {
     let mut tick = tokio::time::interval(RENEWAL_LOOK);
     loop {
         tick.tick().await;
-        let context = Arc::clone(&context);
-        if !context.config.rtmps.enabled {
+        let (context, config) = (Arc::clone(&context), context.config());
+        if !config.rtmps.enabled {
             continue;
         }
         let followed = tokio::task::spawn_blocking(move || {
-            context.tls.certificates.follow(&context.config.rtmps.certificate);
+            context.tls.certificates.follow(&config.rtmps.certificate);
         });
         if let Err(error) = followed.await {
             warn!(%error, "certificates not looked at");
