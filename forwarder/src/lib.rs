@@ -10,6 +10,7 @@ pub mod config;
 pub mod conn;
 pub mod edge;
 pub mod forward;
+pub mod hooks;
 pub mod http;
 pub mod hub;
 pub mod privilege;

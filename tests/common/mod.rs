@@ -16,6 +16,7 @@ pub mod flv;
 pub mod legs;
 pub mod link;
 pub mod media;
+pub mod modern;
 pub mod netns;
 pub mod nginx;
 pub mod peer;

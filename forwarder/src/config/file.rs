@@ -28,6 +28,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         threads: file.threads,
         pid: file.pid,
         drain_timeout: file.drain_timeout,
+        drain_to: file.drain_to,
         kernel: file.kernel,
         kernel_backlog_limit: file.kernel_backlog_limit,
         io_uring: file.io_uring,
@@ -111,6 +112,8 @@ struct File {
     pid: Option<PathBuf>,
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
+    #[serde(deserialize_with = "serial::optional_server")]
+    drain_to: Option<String>,
     kernel: When,
     #[serde(deserialize_with = "serial::bytes")]
     kernel_backlog_limit: usize,
@@ -135,6 +138,7 @@ impl Default for File {
             threads,
             pid,
             drain_timeout,
+            drain_to,
             kernel,
             kernel_backlog_limit,
             io_uring,
@@ -151,6 +155,7 @@ impl Default for File {
             threads,
             pid,
             drain_timeout,
+            drain_to,
             kernel,
             kernel_backlog_limit,
             io_uring,

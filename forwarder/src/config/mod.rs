@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod forward;
 mod forward_url;
+mod http_url;
 mod live;
 mod rtmps;
 mod serial;
@@ -28,6 +29,7 @@ pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
 pub use rtmps::{Rtmps, Targets};
 
@@ -58,6 +60,9 @@ pub struct Config {
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
+    /// Where clients are sent that can be asked to connect again before a stop:
+    /// `rtmp://host[:port]`, to which their app is added. `None`: where they came.
+    pub drain_to: Option<String>,
     /// When the kernel carries legs: players of an edge with a connection of their own.
     pub kernel: When,
     /// Over so many bytes in the kernel that the players of all legs have not acknowledged, legs
@@ -320,6 +325,7 @@ impl Default for Config {
             threads: 0,
             pid: None,
             drain_timeout: Duration::from_secs(30),
+            drain_to: None,
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
             io_uring: true,

@@ -310,6 +310,20 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Pa
     Ok(Some(path))
 }
 
+/// `rtmp://host[:port]`, without a `/` at its end.
+pub(super) fn optional_server<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(d)?;
+    let server = text.strip_suffix('/').unwrap_or(&text);
+    let place = server.strip_prefix("rtmp://").or_else(|| server.strip_prefix("rtmps://"));
+    match place.map(str::parse::<Destination>) {
+        Some(Ok(_)) => Ok(Some(server.to_owned())),
+        Some(Err(error)) => Err(de::Error::custom(error)),
+        None => {
+            Err(de::Error::custom(format!("`{text}` is no server\nwrite \"rtmp://host:1935\"")))
+        }
+    }
+}
+
 pub(super) fn write_path<S: Serializer>(
     path: &Option<impl AsRef<Path>>,
     s: S,

@@ -229,6 +229,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             threads: 3,
             pid,
             drain_timeout,
+            drain_to: json.then(|| "rtmp://other.example:1936".to_owned()),
             kernel: if json { When::Always } else { When::Never },
             kernel_backlog_limit: 1 << 16 | max_connections,
             io_uring: !json,

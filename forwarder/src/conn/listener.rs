@@ -55,7 +55,7 @@ impl Acceptor {
 
     /// Accepts until the process stops.
     pub async fn run(mut self) {
-        let stop = self.context.stop.clone();
+        let stop = self.context.leaving.players.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -108,7 +108,7 @@ impl Acceptor {
         }
         error!(%error, "accept: no descriptor left; raise LimitNOFILE or lower max_connections");
         self.reserve = None;
-        let stop = self.context.stop.clone();
+        let stop = self.context.leaving.players.clone();
         tokio::select! {
             () = stop.cancelled() => return,
             refused = self.listener.accept() => drop(refused),

@@ -11,6 +11,7 @@ mod encoder;
 mod end;
 mod fanout;
 mod lane;
+mod leaving;
 mod legged;
 mod listener;
 mod play;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use client::{Bps, ClientState, RATE_WINDOW};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
+pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use read::read_some;
@@ -70,6 +72,8 @@ pub struct Context {
     pub totals: Totals,
     /// Cancelled when the process shall stop gracefully.
     pub stop: CancellationToken,
+    /// Who is asked to go before that.
+    pub leaving: Leaving,
     /// When the process started.
     pub started: Instant,
     noise: Mutex<(Option<Instant>, u32)>,
@@ -97,6 +101,7 @@ impl Context {
 
     /// A context for `config`.
     pub fn with_splice(config: Config, splice: Splice) -> Self {
+        let stop = CancellationToken::new();
         Self {
             splice: Arc::new(splice),
             live: Live::new(config),
@@ -105,7 +110,8 @@ impl Context {
             tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
-            stop: CancellationToken::new(),
+            leaving: Leaving::before(&stop),
+            stop,
             started: Instant::now(),
             noise: Mutex::default(),
         }

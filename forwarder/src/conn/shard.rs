@@ -27,6 +27,7 @@ pub struct Shard {
     clients: Clients,
     tasks: TaskTracker,
     gauges: Arc<Gauges>,
+    leave: CancellationToken,
     stop: CancellationToken,
     scratch: RefCell<Box<[u8]>>,
 }
@@ -108,6 +109,11 @@ impl Shard {
         &self.stop
     }
 
+    /// Cancelled when players are asked to go, as [`Self::stop`].
+    pub(super) fn leave(&self) -> &CancellationToken {
+        &self.leave
+    }
+
     pub(super) fn clients(&self) -> &Clients {
         &self.clients
     }
@@ -172,6 +178,7 @@ impl Shards {
                 _ = made.send(outcome);
                 let Some(runtime) = runtime else { return };
                 let shard = Rc::new(Shard {
+                    leave: context.leaving.players.child_token(),
                     stop: context.stop.child_token(),
                     fanout: Rc::new(Fanout::new(&context)),
                     context,

@@ -33,6 +33,9 @@ pub(super) enum Lost {
     Silent,
     /// The origin said that the stream is over. Others may have it still: this one may be stopping.
     Ended,
+    /// The origin is about to stop, and asked us to connect again: there if it is an origin of
+    /// this vhost.
+    Moved(Option<String>),
     /// It failed, or the origin ended it.
     Failed(Failure),
 }
@@ -129,6 +132,7 @@ impl<'a> Feed<'a> {
                     self.pull.append((self.edges, self.shard), self.origin, &media, now)?;
                 }
                 ClientEvent::Finished => return Err(Lost::Ended),
+                ClientEvent::Reconnect(tc_url) => return Err(Lost::Moved(tc_url)),
                 _ => {}
             }
         }
@@ -167,7 +171,9 @@ fn session(pull: &Pull, shard: &Shard, origin: &Destination) -> ClientSession {
     let ask = (&pull.key, &*pull.param, &*pull.path);
     let config = client_config(edge, chunk_size, ask, shard, origin);
     let random: [u8; HANDSHAKE_RANDOM] = rand::random();
-    ClientSession::new(config, Box::new(random), Instant::now())
+    let mut session = ClientSession::new(config, Box::new(random), Instant::now());
+    session.reconnect();
+    session
 }
 
 /// How a stream with parameters is named to an origin that knows its vhost and app from `connect`.

@@ -206,6 +206,7 @@ async fn converse(
 ) -> Result<Outlet, NoOutlet> {
     let random: [u8; HANDSHAKE_RANDOM] = rand::random();
     let mut session = ClientSession::new(config, Box::new(random), Instant::now());
+    session.reconnect();
     let mut sent = Vec::new();
     let input = loop {
         let said = session.take_output();

@@ -71,8 +71,9 @@ impl Task {
         let (source, key) = (self.entry.stream.source(), self.entry.stream.key());
         let names = self.url.names(key, &source.param, self.pass_param);
         let names = names.map_err(|error| Failure::new(format!("its URL: {error}")))?;
+        let (within, hung) = (self.forward.connect_timeout, self.forward.hung_timeout);
         let io = tokio::select! {
-            dialled = dial(shard, &self.url.at, self.forward.connect_timeout, self.forward.hung_timeout) => dialled?,
+            dialled = dial(shard, &self.url.at, within, hung) => dialled?,
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
         SendBounds::from(&self.forward).apply(&io)?;
@@ -94,6 +95,10 @@ impl Task {
 
     /// Says that it failed, once and then at intervals.
     fn report(&self, failure: &Failure, reported: &mut Option<Instant>) {
+        if failure.moved.is_some() {
+            let (stream, to) = (self.entry.stream.key(), &self.entry.destination);
+            return info!(%stream, %to, "forward is asked to connect again");
+        }
         let now = Instant::now();
         if reported.is_some_and(|last| now.saturating_duration_since(last) < REPORT_INTERVAL) {
             return;

@@ -1,6 +1,7 @@
 //! The running server: binds, starts the shards, and stops them when it is told to.
 
 mod clients;
+mod leaving;
 mod process;
 mod snapshot;
 mod srs;
@@ -157,11 +158,19 @@ impl Server {
         }
         let open = self.context.totals.open.load(std::sync::atomic::Ordering::Relaxed);
         info!(connections = open, timeout = ?self.drain_timeout, "stopping gracefully");
-        self.context.stop.cancel();
         let drain_timeout = self.drain_timeout;
+        let until = tokio::time::Instant::now() + drain_timeout;
+        tokio::select! {
+            () = leaving::see_off(&self.context, drain_timeout) => {}
+            _ = signals.next() => {
+                warn!("stopped at once by a second signal");
+                return Ok(());
+            }
+        }
+        self.context.stop.cancel();
         tokio::select! {
             () = self.drain() => info!("stopped"),
-            () = tokio::time::sleep(drain_timeout) => warn!("stopped before all was drained"),
+            () = tokio::time::sleep_until(until) => warn!("stopped before all was drained"),
             _ = signals.next() => warn!("stopped at once by a second signal"),
         }
         Ok(())

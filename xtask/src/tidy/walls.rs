@@ -25,8 +25,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("hub", &["rtmp", "status"]),
     ("privilege", &[]),
     ("splice", &["privilege", "rtmp", "status"]),
-    ("conn", &["config", "hub", "rtmp", "splice", "status", "telemetry", "tls"]),
-    ("forward", &["config", "conn", "hub", "rtmp", "status", "telemetry", "tls"]),
+    ("hooks", &["config", "rtmp", "status"]),
+    ("conn", &["config", "hooks", "hub", "rtmp", "splice", "status", "telemetry", "tls"]),
+    ("forward", &["config", "conn", "hooks", "hub", "rtmp", "status", "telemetry", "tls"]),
     ("edge", &["config", "conn", "forward", "hub", "rtmp", "splice", "status", "telemetry"]),
     ("http", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
 ];
