@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 pub mod browser;
 pub mod cases;
 pub mod compare;
+pub mod dns;
 pub mod external;
 pub mod flv;
 pub mod legs;
 pub mod link;
 pub mod media;
+pub mod modern;
 pub mod netns;
 pub mod nginx;
 pub mod peer;
@@ -25,6 +27,7 @@ pub mod raw;
 pub mod segments;
 pub mod server;
 pub mod sink;
+pub mod tls;
 pub mod viewer;
 
 /// Polls `condition` until it holds; panics when it does not `within` the time. Says how long it took.

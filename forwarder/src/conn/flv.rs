@@ -203,6 +203,8 @@ impl Visitor {
             swf_url: String::new(),
             flash_ver: request.agent.clone(),
             enhanced: true,
+            reconnects: false,
+            unread: false,
             args: None,
             forwarder: None,
         };

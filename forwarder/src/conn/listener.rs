@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{error, info, warn};
 
-use super::{Context, Shards, Speaks, Totals, connection, flv};
+use super::{Context, Shards, Totals, connection, flv, secure};
 
 /// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
 /// where the system says so, but not if the same port is asked for on IPv4 beside it.
@@ -26,35 +26,46 @@ pub fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<std::net::Tcp
     Ok(socket.into())
 }
 
+/// What is served at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// RTMP.
+    Rtmp,
+    /// RTMP in TLS.
+    Rtmps,
+    /// FLV over HTTP.
+    HttpFlv,
+}
+
 /// Takes connections from one listener.
 #[derive(Debug)]
 pub struct Acceptor {
     context: Arc<Context>,
     shards: Arc<Shards>,
     listener: TcpListener,
-    speaks: Speaks,
+    serves: Serves,
     /// Given up when descriptors run out, so that one more connection can be taken and closed
     /// instead of waking us for ever.
     reserve: Option<std::fs::File>,
 }
 
 impl Acceptor {
-    /// An acceptor for a bound listener whose clients speak so; must be called inside a
+    /// An acceptor for a bound listener, and what is served there; must be called inside a
     /// runtime.
     pub fn new(
         context: Arc<Context>,
         shards: Arc<Shards>,
         listener: std::net::TcpListener,
-        speaks: Speaks,
+        serves: Serves,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self { context, shards, listener, speaks, reserve })
+        Ok(Self { context, shards, listener, serves, reserve })
     }
 
     /// Accepts until the process stops.
     pub async fn run(mut self) {
-        let stop = self.context.stop.clone();
+        let stop = self.context.leaving.players.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -82,12 +93,13 @@ impl Acceptor {
             Ok(io) => io,
             Err(error) => return warn!(%peer, %error, "connection lost"),
         };
-        let speaks = self.speaks;
+        let serves = self.serves;
         let serve = async move |shard| {
             let _place = place;
-            match (TcpStream::from_std(io), speaks) {
-                (Ok(io), Speaks::Rtmp) => connection::serve(shard, io, peer).await,
-                (Ok(io), Speaks::Http) => flv::serve(shard, io, peer).await,
+            match (TcpStream::from_std(io), serves) {
+                (Ok(io), Serves::Rtmp) => connection::serve(shard, io, peer).await,
+                (Ok(io), Serves::Rtmps) => secure::serve(shard, io, peer).await,
+                (Ok(io), Serves::HttpFlv) => flv::serve(shard, io, peer).await,
                 (Err(error), _) => warn!(%peer, %error, "connection lost"),
             }
         };
@@ -107,7 +119,7 @@ impl Acceptor {
         }
         error!(%error, "accept: no descriptor left; raise LimitNOFILE or lower max_connections");
         self.reserve = None;
-        let stop = self.context.stop.clone();
+        let stop = self.context.leaving.players.clone();
         tokio::select! {
             () = stop.cancelled() => return,
             refused = self.listener.accept() => drop(refused),

@@ -12,12 +12,15 @@ mod end;
 mod fanout;
 mod flv;
 mod lane;
+mod leaving;
 mod legged;
 mod listener;
 mod play;
 mod read;
+mod refusals;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
+mod secure;
 mod shard;
 mod socket;
 mod subscriber;
@@ -35,9 +38,11 @@ use tokio_util::sync::CancellationToken;
 pub use client::{Bps, ClientState, RATE_WINDOW, Speaks};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
+pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
-pub use listener::{Acceptor, bind};
+pub use listener::{Acceptor, Serves, bind};
 pub use read::read_some;
+pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
 pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
@@ -49,6 +54,7 @@ pub use upstream::{
 use crate::config::{Config, Live, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
+use crate::tls::Tls;
 
 /// What every part of the process shares.
 #[derive(Debug)]
@@ -57,16 +63,22 @@ pub struct Context {
     pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
+    /// Publishers that may be sent away after they were accepted.
+    pub refusals: Refusals,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
     pub splice: Arc<Splice>,
+    /// The certificates.
+    pub tls: Tls,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
     pub totals: Totals,
     /// Cancelled when the process shall stop gracefully.
     pub stop: CancellationToken,
+    /// Who is asked to go before that.
+    pub leaving: Leaving,
     /// When the process started.
     pub started: Instant,
     noise: Mutex<(Option<Instant>, u32)>,
@@ -80,6 +92,8 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
+    pub tls_connections: AtomicU64,
+    pub tls_failures: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }
@@ -92,14 +106,18 @@ impl Context {
 
     /// A context for `config`.
     pub fn with_splice(config: Config, splice: Splice) -> Self {
+        let stop = CancellationToken::new();
         Self {
             splice: Arc::new(splice),
             live: Live::new(config),
             hub: Arc::default(),
+            refusals: Refusals::default(),
             upstream: Upstream::default(),
+            tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
-            stop: CancellationToken::new(),
+            leaving: Leaving::before(&stop),
+            stop,
             started: Instant::now(),
             noise: Mutex::default(),
         }

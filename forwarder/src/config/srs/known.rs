@@ -121,6 +121,7 @@ pub(super) const ROOT: &[&str] = &[
     "http_api",
     "exporter",
     "http_server",
+    "rtmps",
     "vhost",
     "include",
 ];
@@ -162,6 +163,8 @@ pub(super) const CLUSTER: &[&str] = &[
 /// As `ROOT`.
 pub(super) const HTTP_API: &[&str] =
     &["enabled", "listen", "crossdomain", "raw_api", "auth", "https", "include"];
+/// As `ROOT`.
+pub(super) const RTMPS: &[&str] = &["enabled", "listen", "key", "cert", "include"];
 /// As `ROOT`.
 pub(super) const EXPORTER: &[&str] = &["enabled", "listen", "label", "tag", "include"];
 /// As `ROOT`.

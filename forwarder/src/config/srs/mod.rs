@@ -6,6 +6,7 @@
 mod http;
 mod known;
 mod parse;
+mod rtmps;
 #[cfg(test)]
 mod tests;
 mod vhost;
@@ -79,6 +80,7 @@ impl Import {
             "http_api" => self.http_api(directive)?,
             "exporter" => self.exporter(directive)?,
             "http_server" => self.http_server(directive)?,
+            "rtmps" => self.rtmps(directive)?,
             _ => {
                 if !self.idle(directive, known::ROOT_IDLE)
                     && !self.feature(directive, known::ROOT_FEATURES)
