@@ -13,6 +13,7 @@ pub mod cases;
 pub mod compare;
 pub mod external;
 pub mod flv;
+pub mod hook_server;
 pub mod legs;
 pub mod link;
 pub mod media;

@@ -1,5 +1,6 @@
 //! One client's connection: drives its session, publishes into the hub, plays from it.
 
+mod admission;
 mod asking;
 mod encoder;
 mod legged;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use admission::{Entry, Tickets};
 use role::Role;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
@@ -56,6 +58,7 @@ struct Connection {
     session: ServerSession,
     connect: Option<Arc<ConnectRequest>>,
     role: Role,
+    tickets: Tickets,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
     /// More of them than this, and the peer is closed.
@@ -86,6 +89,7 @@ impl Connection {
             session,
             connect: None,
             role: Role::None,
+            tickets: Tickets::default(),
             out: Vec::new(),
             most_out: MAX_OUT,
             out_blocked_since: None,
@@ -103,6 +107,7 @@ impl Connection {
         let mut stopping = false;
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
+            self.leave();
             self.send()?;
             self.sooner(timer.as_mut());
             let io = Rc::clone(&self.io);
@@ -173,7 +178,7 @@ impl Connection {
             match event {
                 ServerEvent::Media(media) => self.role.append(&media, now)?,
                 ServerEvent::Connect(request) => self.on_connect(request, now),
-                ServerEvent::Publish(request) => self.on_publish(&request, now),
+                ServerEvent::Publish(request) => self.on_publish(&request, now)?,
                 ServerEvent::Play(request) => self.on_play(&request, now)?,
                 ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
                     self.on_stop_role(msid)?;
@@ -264,11 +269,14 @@ impl Connection {
         // A player may ask again, as with a playlist.
         self.stop_playing()?;
         match self.resolve(&request.stream) {
-            Ok(resolved) if resolved.2.edge.enabled => self.ask_play(request, resolved, false, now),
-            Ok((key, _, vhost)) => return self.begin_play(request, key, &vhost, None, now),
-            Err(why) => self.refuse(request.msid, PLAY_FAILED, &why, now),
+            Ok((key, param, vhost)) => {
+                self.admit(Entry::Play { key, param, vhost, request: request.clone() }, now)
+            }
+            Err(why) => {
+                self.refuse(request.msid, PLAY_FAILED, &why, now);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn begin_play(
@@ -346,6 +354,10 @@ impl Connection {
             let description = escaped(description);
             warn!(peer = %self.peer, code, %description, unsaid, "refused");
         }
+        self.turn_away(msid, code, description, now);
+    }
+
+    fn turn_away(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
         self.session.reject(msid, code, description);
         // What this connection published before goes on.
         if matches!(self.role, Role::None) {
@@ -445,6 +457,7 @@ impl Connection {
         }
         match &mut self.role {
             Role::None
+            | Role::AskedHooks { .. }
             | Role::AskedPublish { .. }
             | Role::Carried { .. }
             | Role::AskedPlay { .. }
@@ -480,6 +493,7 @@ impl Connection {
     fn deadline(&self) -> Instant {
         let role = match &self.role {
             Role::None
+            | Role::AskedHooks { .. }
             | Role::AskedPublish { .. }
             | Role::Carried { .. }
             | Role::AskedPlay { .. }
@@ -521,7 +535,9 @@ impl Connection {
         if end.is_stuck() {
             abandon(&self.io);
         }
+        self.count_moved();
         self.role = Role::None;
+        self.leave();
         self.log(end, began);
     }
 
