@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::near_miss;
-use super::{Destination, Domain, ForwardUrl, HttpUrl, Network, Secret};
+use super::{Destination, Domain, ForwardTarget, HttpUrl, Network, Secret};
 
 /// Smallest chunk size to send; SRS has the same bounds.
 pub(super) const CHUNK_SIZE_MIN: i64 = 128;
@@ -32,6 +32,8 @@ const BUFFER_MIN: u64 = 4 << 10;
 const BUFFER_MAX: u64 = 512 << 20;
 /// Deadlines shorter than this end healthy connections.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// IANA "domain".
+const DNS_PORT: u16 = 53;
 /// Keeps deadlines far from the end of every clock.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -133,6 +135,19 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     }
     text.parse().map_err(|_| {
         format!("`{text}` is not an address to listen on\nwrite \"1935\", \"0.0.0.0:1935\" or \"[::]:1935\"")
+    })
+}
+
+/// `ip`, `ip:port` or `[ipv6]:port` of a DNS server, whose port is 53 if it is left out.
+pub(super) fn parse_resolver(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(ip) = text.parse() {
+        return Ok(SocketAddr::new(ip, DNS_PORT));
+    }
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+    address.ok_or_else(|| {
+        format!(
+            "`{text}` is not the address of a DNS server\nwrite \"10.0.0.2\" or \"10.0.0.2:53\""
+        )
     })
 }
 
@@ -238,7 +253,7 @@ impl<T: Listed> Repeatable for T {
     }
 }
 
-impl Repeatable for ForwardUrl {
+impl Repeatable for ForwardTarget {
     fn may_repeat(&self) -> bool {
         false
     }

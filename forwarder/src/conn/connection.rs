@@ -3,6 +3,7 @@
 mod admission;
 mod asking;
 mod encoder;
+mod leaving;
 mod legged;
 mod publishing;
 mod role;
@@ -25,6 +26,7 @@ use vhost::{announced, carries_publishers, names_vhost};
 
 use super::client::Client;
 use super::end::End;
+use super::leaving::{Movable, Stage};
 use super::legged::Wish;
 use super::play::{self, Playing};
 use super::read::read_some;
@@ -57,6 +59,8 @@ struct Connection {
     peer: SocketAddr,
     session: ServerSession,
     connect: Option<Arc<ConnectRequest>>,
+    /// If it can be asked to go elsewhere.
+    movable: Option<Movable>,
     role: Role,
     tickets: Tickets,
     /// Bytes of the session that the socket did not take yet.
@@ -88,6 +92,7 @@ impl Connection {
             peer,
             session,
             connect: None,
+            movable: None,
             role: Role::None,
             tickets: Tickets::default(),
             out: Vec::new(),
@@ -102,9 +107,9 @@ impl Connection {
 
     async fn run(&mut self) -> Result<Never, End> {
         tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
-        let stop = self.shard.stop().clone();
-        let mut stop = pin!(stop.cancelled());
-        let mut stopping = false;
+        let shard = Rc::clone(&self.shard);
+        let mut stage = Some(Stage::Players);
+        let mut next_stage = pin!(Stage::Players.token(&shard).cancelled());
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             self.leave();
@@ -129,11 +134,14 @@ impl Connection {
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
                 }
-                () = stop.as_mut(), if !stopping => {
-                    stopping = true;
+                () = next_stage.as_mut(), if stage.is_some() => {
+                    stage = stage.map_or(Ok(None), |stage| self.on_stage(stage))?;
+                    if let Some(next) = stage {
+                        next_stage.set(next.token(&shard).cancelled());
+                    }
                 }
             }
-            if stopping {
+            if stage.is_none() {
                 self.on_stop();
             }
         }
@@ -215,6 +223,7 @@ impl Connection {
         if !config.vhosts.iter().any(carries_publishers) {
             drop(self.session.take_transcript());
         }
+        self.note_movable(&request);
         let request = Arc::new(request);
         self.client.connected(&request);
         self.connect = Some(request);

@@ -6,6 +6,7 @@
 mod access;
 mod known;
 mod parse;
+mod rtmps;
 #[cfg(test)]
 mod tests;
 mod vhost;
@@ -78,6 +79,7 @@ impl Import {
             "srs_log_level" | "srs_log_level_v2" => {}
             "http_api" => self.http_api(directive)?,
             "exporter" => self.exporter(directive)?,
+            "rtmps" => self.rtmps(directive)?,
             _ => {
                 if !self.idle(directive, known::ROOT_IDLE)
                     && !self.feature(directive, known::ROOT_FEATURES)
