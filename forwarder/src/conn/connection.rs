@@ -5,6 +5,7 @@ mod asking;
 mod encoder;
 mod leaving;
 mod legged;
+mod naming;
 mod publishing;
 mod role;
 mod vhost;
@@ -36,7 +37,7 @@ use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
 use crate::rtmp::session::{ConnectRequest, PlayRequest, ServerEvent, ServerSession, SessionError};
-use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
+use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, escaped};
 use crate::splice;
 
 /// Serves one accepted socket to its end, and says in one line what it was.
@@ -229,40 +230,7 @@ impl Connection {
         self.connect = Some(request);
     }
 
-    /// The stream a client names, in a vhost that is served here.
-    fn resolve(&self, stream: &str) -> Result<(StreamKey, String, Vhost), String> {
-        let connect = self.connect.as_ref().ok_or("connect first")?;
-        let request = Request::resolve(&connect.tc_url, &connect.app, stream)
-            .map_err(|error: UrlError| error.to_string())?;
-        let config = self.shard.context().config();
-        let vhost = config.vhost(&request.vhost).ok_or("no such vhost")?;
-        // A forwarder names the vhost where a client cannot have written it.
-        if connect.forwarder.is_some()
-            && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")
-            && named.vhost != request.vhost
-        {
-            return Err("a forwarder's stream in another vhost".into());
-        }
-        let key = StreamKey::new(&vhost.name, &request.app, &request.stream)
-            .map_err(|error| error.to_string())?;
-        Ok((key, request.param, vhost.clone()))
-    }
-
     // Publishing: see `publishing`.
-
-    /// The servers this publish came through, or this player stands for, if it may come here.
-    fn path(&self) -> Result<Vec<String>, &'static str> {
-        let forwarder = self.connect.as_ref().and_then(|connect| connect.forwarder.as_ref());
-        let Some((ids, _)) = forwarder else { return Ok(Vec::new()) };
-        let path: Vec<String> = ids.split(',').map(str::to_owned).collect();
-        if path.len() > MAX_HOPS || path.iter().any(|id| id.len() > MAX_ID_BYTES) {
-            return Err("forwarded too often");
-        }
-        if path.contains(&self.shard.context().instance) {
-            return Err("forward loop");
-        }
-        Ok(path)
-    }
 
     // Playing.
 
@@ -596,7 +564,3 @@ const END_LINGER: Duration = Duration::from_millis(500);
 
 /// Without any deadline a connection looks around so often.
 const IDLE_LOOK: Duration = Duration::from_secs(30);
-
-/// Loop guard: servers a stream may come through, and the length of an id.
-const MAX_HOPS: usize = 4;
-const MAX_ID_BYTES: usize = 64;
