@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub legs: Vec<LegStatus>,
     /// Names that destinations are found by.
     pub names: Vec<NameStatus>,
+    /// Streams whose backend is asked where they go.
+    pub backends: Vec<BackendStatus>,
     /// Streams with a publisher, waiting players or a grace time running.
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
@@ -75,6 +77,8 @@ pub struct Totals {
     pub skips: u64,
     /// What legs moved.
     pub legs: LegTotals,
+    /// Questions to backends of forwards without an answer.
+    pub backend_failures: u64,
     /// What HTTP hooks did.
     pub hooks: HookTotals,
 }
@@ -218,6 +222,24 @@ pub struct LegStatus {
     pub unsplices: u64,
     /// Origins connected to since the player or encoder came.
     pub connects: u64,
+}
+
+/// What a backend said of where a stream goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendStatus {
+    /// Vhost.
+    pub vhost: String,
+    /// App.
+    pub app: String,
+    /// Name.
+    pub stream: String,
+    /// Whether there was an answer.
+    pub answered: bool,
+    /// The destinations of the last one, without keys.
+    pub destinations: Vec<String>,
+    /// Why there was none to the last question, or what was wrong with it; empty: nothing.
+    pub last_error: String,
 }
 
 /// A name of DNS, and the destinations it stands for.

@@ -264,6 +264,7 @@ fn snapshot() -> Snapshot {
     };
     Snapshot {
         names: Vec::new(),
+        backends: Vec::new(),
         version: "0.1.0".into(),
         pid: 4711,
         uptime_s: 3_700,

@@ -3,6 +3,7 @@
 //! The words are SRS's. What a key may be is checked while it is read, so every refusal names its
 //! file and line, shows the text and says the mend.
 mod access;
+mod backend;
 mod destination;
 mod error;
 mod file;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Domain, Network, Refer, Secret, Security, Tokens};
+pub use backend::{Backend, BackendFailure};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 pub use error::ConfigError;
 use error::Source;

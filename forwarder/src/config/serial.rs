@@ -16,7 +16,9 @@ use super::values::{
     parse_origin_vhost, parse_resolver, parse_token, parse_vhost_name, show_bytes, show_duration,
     unique,
 };
-use super::{Destination, DestinationError, ForwardTarget, ForwardTargetError, HttpUrl, Secret};
+use super::{
+    Destination, DestinationError, ForwardTarget, ForwardTargetError, HttpUrl, HttpUrlError, Secret,
+};
 
 /// Deserialises what may be written as text or as an integer.
 struct Scalar<T> {
@@ -183,6 +185,24 @@ pub(super) fn several<'de, D: Deserializer<'de>, T: Listed>(d: D) -> Result<Vec<
         text: |text| text.parse().map_err(|error: T::Err| error.to_string()),
         integer: |_| Err(format!("{} stands in quotes", T::WHAT)),
     }))
+}
+
+/// A backend.
+pub(super) fn backend<'de, D: Deserializer<'de>>(d: D) -> Result<Option<HttpUrl>, D::Error> {
+    d.deserialize_any(Scalar {
+        what: "a backend",
+        text: |text| text.parse().map_err(|error: HttpUrlError| error.to_string()),
+        integer: |number| Err(format!("{number} is not a URL")),
+    })
+    .map(Some)
+}
+
+/// Writes a backend, with its keys.
+pub(super) fn write_backend<S: Serializer>(
+    backend: &Option<HttpUrl>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.serialize_some(&backend.as_ref().map(HttpUrl::written))
 }
 
 /// A vhost's name.

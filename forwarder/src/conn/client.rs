@@ -101,7 +101,7 @@ impl Client {
         Self { shard: Rc::clone(shard), fd, facts }
     }
 
-    /// Its id.
+    /// Its number.
     pub(super) fn id(&self) -> u64 {
         self.facts.id
     }

@@ -104,8 +104,8 @@ impl Sampler {
     }
 
     /// Has destinations looked for anew.
-    pub(super) fn refresh_forwards(&self, _stream: Option<&str>) -> usize {
-        self.forwards.refresh()
+    pub(super) fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        self.forwards.refresh(stream)
     }
 
     /// Every stream.
@@ -142,6 +142,7 @@ impl Sampler {
             listen: self.listen.clone(),
             pulls: self.edges.status(),
             names: self.forwards.names(),
+            backends: self.forwards.backends(),
             streams,
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
@@ -155,6 +156,7 @@ impl Sampler {
                 skips: totals.skips.load(Relaxed),
                 legs: self.edges.leg_totals(),
                 hooks: hooks(&self.context.hooks.counters),
+                backend_failures: self.forwards.backend_failures(),
             },
         }
     }

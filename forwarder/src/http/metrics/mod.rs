@@ -190,6 +190,11 @@ fn of_names(page: &mut Page, snapshot: &Snapshot) {
     for name in &snapshot.names {
         family.with(&[("name", &*name.name)], name.addresses.len());
     }
+    page.counter(
+        "forwarder_backend_failures_total",
+        "Questions where a stream goes that a backend had no answer to.",
+    )
+    .is(snapshot.totals.backend_failures);
 }
 
 /// Counts `seen`; states that are `known` are told also if there are none.
