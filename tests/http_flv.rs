@@ -10,6 +10,7 @@ use common::compare::{
 };
 use common::external::{Player, Publish, ffmpeg_publish};
 use common::flv::{AUDIO, Tag, VIDEO};
+use common::hook_server::{HookServer, Reply};
 use common::media::{Clip, Synthetic};
 use common::peer::{End, Live, Peer, Recorder};
 use common::server::{Server, Setup, http};
@@ -191,6 +192,41 @@ fn players_are_clients_and_can_be_sent_away() {
     assert_eq!(answer.expect("an answer").status, 200);
     wait_until("it is gone", seconds(10), || player.ended());
     server.wait_players("live/a", 0);
+    live.stop(End::Polite);
+}
+
+#[test]
+fn players_over_http_are_let_in_as_those_of_rtmp_are() {
+    let key = "play = true\nplay_key = [\"a-key-of-sixteen\"]";
+    let (server, http) = start(Setup::new().section("tokens", key));
+    let live = Live::start(server.rtmp, "live/a", Synthetic::default());
+    server.wait_live("live/a");
+    assert_eq!(get(http, PATH), 403);
+    assert_eq!(get(http, "/live/a.flv?token=another"), 403);
+    assert_eq!(get(http, "/live/a.flv?token=a-key-of-sixteen"), 200);
+    live.stop(End::Polite);
+
+    let deny = "enabled = true\nallow_publish = [\"all\"]\ndeny_play = [\"127.0.0.1\"]";
+    let (server, http) = start(Setup::new().section("security", deny));
+    let live = Live::start(server.rtmp, "live/a", Synthetic::default());
+    server.wait_live("live/a");
+    assert_eq!(get(http, PATH), 403);
+    live.stop(End::Polite);
+
+    let backend = HookServer::start();
+    let (server, http) = start(Setup::new().section("hooks", &backend.all()));
+    let live = Live::start(server.rtmp, "live/a", Synthetic::default());
+    server.wait_live("live/a");
+    let player = Viewer::start(http, "/live/a.flv?x=1");
+    wait_until("media", seconds(20), || player.count() > 20);
+    let call = backend.wait("on_play", 1).remove(0).body;
+    assert_eq!((&call["stream"], &call["param"]), (&"a".into(), &"?x=1".into()), "{call}");
+    drop(player);
+    backend.wait("on_stop", 1);
+    let close = backend.wait("on_close", 1).remove(0).body;
+    assert!(close["send_bytes"].as_u64() > Some(10_000), "{close}");
+    backend.answer("on_play", Reply::Say(200, "1".to_owned()));
+    assert_eq!(get(http, PATH), 403);
     live.stop(End::Polite);
 }
 

@@ -79,6 +79,12 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         {
             return Err(source.error(remux.span(), http_server::EMPTY));
         }
+        if let Some(tokens) = &look.tokens
+            && vhost.tokens.shuts_out()
+        {
+            let message = "a token is wanted that nobody can have\nadd a secret, or a publish_key or play_key";
+            return Err(source.error(tokens.span(), message));
+        }
     }
     if let Some(look) = looks.http_server
         && let Some(message) = http_server::clash(&config)
@@ -229,6 +235,7 @@ struct VhostLook {
     forward: Option<SwitchLook>,
     edge: Option<SwitchLook>,
     http_remux: Option<Spanned<IgnoredAny>>,
+    tokens: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -307,7 +314,18 @@ fn section_of(key: &str) -> Option<String> {
     if vhost.contains_key(key) {
         return Some("in [[vhost]]".to_owned());
     }
-    for section in ["play", "publish", "forward", "edge", "http_remux"] {
+    const SECTIONS: [&str; 9] = [
+        "play",
+        "publish",
+        "forward",
+        "edge",
+        "hooks",
+        "security",
+        "refer",
+        "tokens",
+        "http_remux",
+    ];
+    for section in SECTIONS {
         if vhost.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [vhost.{section}]"));
         }

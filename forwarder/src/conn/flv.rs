@@ -3,6 +3,7 @@
 //! What it gets is a log of its own form (see [`Form`](crate::hub::Form)), read by the same lanes as
 //! the log of RTMP players.
 
+mod admission;
 mod answer;
 mod request;
 
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use self::admission::Tickets;
 use self::answer::Answers;
 use self::request::{MAX_HEAD, Method, Refused, Request, decoded, parse};
 use super::client::{Client, Speaks};
@@ -93,6 +95,7 @@ struct Visitor {
     playing: Option<Playing>,
     received: u64,
     did: Option<StreamKey>,
+    tickets: Tickets,
     _counted: Counted,
 }
 
@@ -110,6 +113,7 @@ impl Visitor {
             playing: None,
             received: 0,
             did: None,
+            tickets: Tickets::default(),
         }
     }
 
@@ -125,6 +129,7 @@ impl Visitor {
         }
         let wanted = self.resolve(&request)?;
         self.client.connected(&Arc::new(wanted.connect.clone()));
+        self.admit(&wanted).await?;
         let (stream, interest) = self.find(&wanted).await?;
         let head = self.answers.stream();
         if request.method == Method::Head {
@@ -321,7 +326,7 @@ impl Visitor {
     /// closed makes the kernel drop what is unsent.
     async fn refuse(&mut self, refused: &Refused) -> End {
         let context = self.shard.context();
-        if !matches!(refused.status, 404 | 503) {
+        if !matches!(refused.status, 403 | 404 | 503) {
             Totals::add(&context.totals.errors, 1);
         }
         if let Some(unsaid) = context.may_complain(Instant::now()) {
@@ -371,6 +376,7 @@ impl Visitor {
         if end.is_stuck() {
             abandon(&self.io);
         }
+        self.tickets.line.moved(self.client.sent(), self.received);
         let stream = self.did.as_ref().map(ToString::to_string).unwrap_or_default();
         let did = if self.did.is_some() { "flv-play" } else { "none" };
         let (peer, received, sent) = (self.peer, self.received, self.client.sent());
