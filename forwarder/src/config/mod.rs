@@ -7,6 +7,7 @@ mod error;
 mod file;
 mod forward;
 mod forward_url;
+mod live;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use live::Live;
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -382,7 +384,7 @@ impl Default for Play {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
             mw_latency: Duration::ZERO,
-            audio_hold: Duration::from_millis(40),
+            audio_hold: Duration::from_millis(50),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
             send_buffer: 0,

@@ -78,7 +78,7 @@ struct Connection {
 impl Connection {
     fn new(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr, now: Instant) -> Self {
         // The vhost is not known yet: `connect` names it, and these are not sent before.
-        let server = announced(shard.context().config.vhost(DEFAULT_VHOST));
+        let server = announced(shard.context().config().vhost(DEFAULT_VHOST));
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
@@ -200,7 +200,7 @@ impl Connection {
     }
 
     fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
-        let config = &self.shard.context().config;
+        let config = self.shard.context().config();
         let resolved = Request::resolve(&request.tc_url, &request.app, "")
             .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"));
         // Whether the names are any good shows when a stream is asked for, and the stream may still
@@ -229,7 +229,8 @@ impl Connection {
         let connect = self.connect.as_ref().ok_or("connect first")?;
         let request = Request::resolve(&connect.tc_url, &connect.app, stream)
             .map_err(|error: UrlError| error.to_string())?;
-        let vhost = self.shard.context().config.vhost(&request.vhost).ok_or("no such vhost")?;
+        let config = self.shard.context().config();
+        let vhost = config.vhost(&request.vhost).ok_or("no such vhost")?;
         // A forwarder names the vhost where a client cannot have written it.
         if connect.forwarder.is_some()
             && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")

@@ -66,7 +66,7 @@ impl Acceptor {
     async fn accept(&mut self, io: TcpStream, peer: SocketAddr) {
         let totals = &self.context.totals;
         Totals::add(&totals.connections, 1);
-        let most = self.context.config.max_connections;
+        let most = self.context.config().max_connections;
         let Some(place) = Place::take(&self.context, most) else {
             Totals::add(&totals.refused, 1);
             if self.context.may_complain(std::time::Instant::now()).is_some() {

@@ -47,15 +47,15 @@ pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
-use crate::config::{Config, Vhost};
+use crate::config::{Config, Live, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
 
 /// What every part of the process shares.
 #[derive(Debug)]
 pub struct Context {
-    /// The configuration in force.
-    pub config: Arc<Config>,
+    /// The configuration, which may be replaced at any time; see [`Context::config`].
+    pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
     /// Whom connections to an edge ask for origins.
@@ -98,7 +98,7 @@ impl Context {
         let stop = CancellationToken::new();
         Self {
             splice: Arc::new(splice),
-            config: Arc::new(config),
+            live: Live::new(config),
             hub: Arc::default(),
             upstream: Upstream::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
@@ -108,6 +108,11 @@ impl Context {
             started: Instant::now(),
             noise: Mutex::default(),
         }
+    }
+
+    /// The configuration in force. Nobody keeps it for longer than what it was asked for.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.now()
     }
 
     /// Whether one more line about a misbehaving peer may be logged this second. A flood of bad

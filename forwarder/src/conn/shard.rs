@@ -180,8 +180,8 @@ impl Shards {
                 let shard = Rc::new(Shard {
                     leave: context.leaving.players.child_token(),
                     stop: context.stop.child_token(),
+                    fanout: Rc::new(Fanout::new(&context)),
                     context,
-                    fanout: Rc::default(),
                     clients: Clients::default(),
                     tasks: TaskTracker::new(),
                     gauges,

@@ -264,7 +264,8 @@ impl Leg {
         let mut lead = std::mem::take(&mut self.out);
         lead.append(&mut self.session.take_output());
         let io = Rc::clone(&self.io);
-        let vhost = self.shard.context().config.vhost(stream.key().vhost());
+        let config = self.shard.context().config();
+        let vhost = config.vhost(stream.key().vhost());
         let hold = vhost.map_or(Duration::ZERO, |vhost| vhost.play.audio_hold);
         let pace = Pace { floor: Duration::ZERO, hold };
         let subscription = Subscription::new(&self.shard, stream, io, options, pace, lead);

@@ -59,11 +59,12 @@ impl Supervisor {
 
     async fn reconcile(&self) {
         self.registry.forget_done();
+        let config = self.context.config();
         for stream in self.context.hub.list() {
             if !matches!(stream.phase(), Phase::Live | Phase::Grace(_)) {
                 continue;
             }
-            let Some(vhost) = self.context.config.vhost(stream.key().vhost()) else { continue };
+            let Some(vhost) = config.vhost(stream.key().vhost()) else { continue };
             if !vhost.forward.enabled {
                 continue;
             }

@@ -69,7 +69,7 @@ impl Facts for Source {
     }
 
     async fn vhosts(&self) -> Vec<SrsVhost> {
-        srs::vhosts(self.sampler.config(), &self.streams().await)
+        srs::vhosts(&self.sampler.config(), &self.streams().await)
     }
 
     fn summary(&self) -> Summary {

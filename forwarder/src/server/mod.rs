@@ -99,7 +99,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
-        warn_of_send_bounds(&context.config);
+        warn_of_send_bounds(&context.config());
 
         let registry = Arc::new(Registry::default());
         let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
@@ -124,13 +124,14 @@ impl Server {
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
         let source =
             clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
-        if context.config.http_api.enabled {
+        let config = context.config();
+        if config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
         }
         let options = Options {
-            series_of_streams: context.config.exporter.streams,
-            crossdomain: context.config.http_api.crossdomain,
-            token: context.config.http_api.token.clone(),
+            series_of_streams: config.exporter.streams,
+            crossdomain: config.http_api.crossdomain,
+            token: config.http_api.token.clone(),
         };
         for (what, listener) in http {
             info!(address = %listener.local_addr()?, "{} listening", name(what));

@@ -92,9 +92,9 @@ impl Sampler {
         })
     }
 
-    /// The configuration.
-    pub(super) fn config(&self) -> &Config {
-        &self.context.config
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.context.config()
     }
 
     /// Whether connections are still taken.
@@ -131,7 +131,7 @@ impl Sampler {
             splice: self.context.splice.describe(),
             kernel_backlog: backlog.unwrap_or_default(),
             kernel_backlog_limit: backlog
-                .map_or(0, |_| self.context.config.kernel_backlog_limit as u64),
+                .map_or(0, |_| self.context.config().kernel_backlog_limit as u64),
             legs,
             listen: self.listen.clone(),
             pulls: self.edges.status(),
