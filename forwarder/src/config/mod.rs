@@ -2,12 +2,16 @@
 //!
 //! The words are SRS's. What a key may be is checked while it is read, so every refusal names its
 //! file and line, shows the text and says the mend.
+mod backend;
 mod destination;
 mod error;
 mod file;
 mod forward;
+mod forward_target;
 mod forward_url;
+mod http_url;
 mod live;
+mod rtmps;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -22,12 +26,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use destination::{DEFAULT_PORT, Destination, DestinationError};
+pub use backend::{Backend, BackendFailure};
+pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
+pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
+pub use rtmps::{Rtmps, Targets};
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -53,6 +61,9 @@ pub struct Config {
     /// Where to write the process id, locked while running.
     #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
+    /// The DNS server that names are asked of; `None`: those that the system asks.
+    #[serde(serialize_with = "serial::write_display", skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
@@ -67,6 +78,10 @@ pub struct Config {
     pub kernel_backlog_limit: usize,
     /// Write to many players by io_uring(7), where the kernel lets us.
     pub io_uring: bool,
+    /// Listeners with TLS.
+    pub rtmps: Rtmps,
+    /// Targets with TLS.
+    pub tls: Targets,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -224,7 +239,7 @@ pub struct Edge {
     /// Off by default. On: there is an origin; streams that players ask for are pulled from one of
     /// them, and what is published here is published there.
     pub enabled: bool,
-    /// The origins, each `host[:port]`, all different.
+    /// The origins, each `host[:port]` or `rtmps://host[:port]`, all different.
     #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
     pub origin: Vec<Destination>,
     /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
@@ -316,11 +331,14 @@ impl Default for Config {
             max_connections: 10_000,
             threads: 0,
             pid: None,
+            resolver: None,
             drain_timeout: Duration::from_secs(30),
             drain_to: None,
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
             io_uring: true,
+            rtmps: Rtmps::default(),
+            tls: Targets::default(),
             log: Log::default(),
             http_api: HttpApi::default(),
             exporter: Exporter::default(),

@@ -248,6 +248,13 @@ impl Subscription {
         self.advance(Subscriber::advance);
     }
 
+    /// Sends no more than what there is now; [`State::drained`] says when that is out.
+    pub fn end_here(&self) {
+        self.part();
+        self.subscriber.end_here(&self.lane.view.borrow());
+        self.advance(Subscriber::advance);
+    }
+
     /// Chooses what is sent: `None` leaves it as it was.
     pub fn select(&self, audio: Option<bool>, video: Option<bool>) {
         self.part();

@@ -16,8 +16,10 @@ mod legged;
 mod listener;
 mod play;
 mod read;
+mod refusals;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
+mod secure;
 mod shard;
 mod socket;
 mod subscriber;
@@ -39,6 +41,7 @@ pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use read::read_some;
+pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
 pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
@@ -50,6 +53,7 @@ pub use upstream::{
 use crate::config::{Config, Live, Vhost};
 use crate::hub::{Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
+use crate::tls::Tls;
 
 /// What every part of the process shares.
 #[derive(Debug)]
@@ -58,10 +62,14 @@ pub struct Context {
     pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
+    /// Publishers that may be sent away after they were accepted.
+    pub refusals: Refusals,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
     pub splice: Arc<Splice>,
+    /// The certificates.
+    pub tls: Tls,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
@@ -83,6 +91,8 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
+    pub tls_connections: AtomicU64,
+    pub tls_failures: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }
@@ -100,7 +110,9 @@ impl Context {
             splice: Arc::new(splice),
             live: Live::new(config),
             hub: Arc::default(),
+            refusals: Refusals::default(),
             upstream: Upstream::default(),
+            tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
             leaving: Leaving::before(&stop),

@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Runs `task` on this shard to its end, also while the process stops.
-    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.spawn_counted(task, Counted::new(&self.gauges, |gauges| &gauges.load));
     }
 

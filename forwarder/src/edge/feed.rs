@@ -10,9 +10,9 @@ use tokio::time::sleep_until;
 
 use super::Edges;
 use super::pull::Pull;
-use crate::config::{Destination, Edge};
-use crate::conn::{Shard, read_some, tune_outgoing};
-use crate::forward::{Failure, bracketed, dial};
+use crate::config::{Destination, Edge, bracketed};
+use crate::conn::{Shard, read_some};
+use crate::forward::{Failure, dial};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal};
 use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
 
@@ -67,13 +67,10 @@ impl<'a> Feed<'a> {
         shard: &'a Rc<Shard>,
         origin: &'a Destination,
     ) -> Lost {
-        let io = match dial(origin, pull.vhost.edge.connect_timeout).await {
+        let io = match dial(shard, origin, pull.vhost.edge.connect_timeout, DEAD_AFTER).await {
             Ok(io) => io,
             Err(failure) => return Lost::Failed(failure),
         };
-        if let Err(error) = tune_outgoing(&io, DEAD_AFTER) {
-            return error.into();
-        }
         let session = session(pull, shard, origin);
         let heard = Instant::now();
         let mut feed = Self { pull, edges, shard, origin, io, session, out: Vec::new(), heard };
@@ -203,7 +200,7 @@ pub(super) fn client_config(
     let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
     ClientConfig {
         goal: Goal::Play,
-        tc_url: format!("rtmp://{host}:{}/{}", origin.port, key.app()),
+        tc_url: format!("{}://{host}:{}/{}", origin.scheme(), origin.port, key.app()),
         app: key.app().to_owned(),
         stream,
         chunk_size,

@@ -18,9 +18,7 @@ use tracing::{info, warn};
 use super::origins::named;
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Names, Vhost};
-use crate::conn::{
-    PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options, tune_outgoing,
-};
+use crate::conn::{PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options};
 use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
 use crate::hub::{Phase, Source, Stream};
 use crate::rtmp::url::{StreamKey, escaped};
@@ -187,12 +185,12 @@ impl Relay {
         stream: &Arc<Stream>,
         origin: &Destination,
     ) -> Result<(), Failure> {
+        let (within, hung) = (self.vhost.edge.connect_timeout, self.vhost.forward.hung_timeout);
         let io = tokio::select! {
-            dialled = dial(origin, self.vhost.edge.connect_timeout) => dialled?,
+            dialled = dial(shard, origin, within, hung) => dialled?,
             () = self.leave.cancelled() => return Ok(()),
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
-        tune_outgoing(&io, self.vhost.forward.hung_timeout)?;
         SendBounds::from(&self.vhost.forward).apply(&io)?;
         let entry = Arc::new(Entry::new(stream, origin));
         self.edges.forwards.add(&entry);

@@ -321,8 +321,8 @@ impl Log {
                     let slot = Slot::new(MediaKind::Audio, tag.tracks, kind, tag.codec);
                     self.keep(slot, media.payload);
                 } else if !tag.transient {
-                    self.note_codec(MediaKind::Audio, tag.tracks, tag.codec);
                     seen.little_audio = true;
+                    self.note_codec(MediaKind::Audio, tag.tracks, tag.codec);
                     self.audio_run = self.audio_run.saturating_add(1);
                     if self.audio_run == AUDIO_ONLY_AFTER {
                         self.forget_gop();

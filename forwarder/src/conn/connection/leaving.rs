@@ -77,11 +77,8 @@ impl Connection {
     /// Asks the client to connect again, in the app it is in.
     fn ask_to_leave(&mut self) {
         let config = self.shard.context().config();
-        let to = config
-            .drain_to
-            .as_deref()
-            .zip(self.connect.as_ref())
-            .map(|(to, connect)| format!("{to}/{}", connect.app));
+        let to = config.drain_to.as_deref();
+        let to = to.zip(self.connect.as_ref()).map(|(to, connect)| format!("{to}/{}", connect.app));
         self.session.request_reconnect(to.as_deref());
     }
 }
