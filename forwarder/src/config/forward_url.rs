@@ -349,7 +349,6 @@ mod tests {
     #[test]
     fn what_is_no_url_is_refused() {
         for url in [
-            "rtmps://h/a/b",
             "http://h/a/b",
             "rtmp://h",
             "rtmp://h/a",
@@ -363,6 +362,8 @@ mod tests {
             "rtmp://h/a/b c",
             "rtmp://h/a/%2e%2e",
             "rtmp://h:0/a/b",
+            "rtmps://h/a",
+            "rtmps://h:0",
         ] {
             assert!(url.parse::<ForwardUrl>().is_err(), "{url}");
         }
