@@ -67,7 +67,8 @@ async fn secure(
         return Ok(io);
     }
     let context = shard.context();
-    let known = &context.config().tls;
+    let config = context.config();
+    let known = &config.tls;
     let target =
         Target { host: &to.host, ca: known.ca.as_deref(), verify: !known.insecure.contains(to) };
     match context.tls.connect(io, target, within).await {

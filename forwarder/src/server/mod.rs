@@ -96,9 +96,10 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
-        warn_of_send_bounds(&context.config());
-        if context.config().rtmps.enabled {
-            context.tls.certificates.load(&context.config().rtmps.certificate)?;
+        let config = context.config();
+        warn_of_send_bounds(&config);
+        if config.rtmps.enabled {
+            context.tls.certificates.load(&config.rtmps.certificate)?;
         }
 
         let forwards = Arc::new(Forwards::new(&context));
@@ -128,7 +129,6 @@ impl Server {
         tasks.spawn(until(end.clone(), follow_certificates(Arc::clone(&context))));
         let source =
             clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
-        let config = context.config();
         if config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
         }
@@ -268,12 +268,12 @@ async fn follow_certificates(context: Arc<Context>) {
     let mut tick = tokio::time::interval(RENEWAL_LOOK);
     loop {
         tick.tick().await;
-        let context = Arc::clone(&context);
-        if !context.config().rtmps.enabled {
+        let (context, config) = (Arc::clone(&context), context.config());
+        if !config.rtmps.enabled {
             continue;
         }
         let followed = tokio::task::spawn_blocking(move || {
-            context.tls.certificates.follow(&context.config().rtmps.certificate);
+            context.tls.certificates.follow(&config.rtmps.certificate);
         });
         if let Err(error) = followed.await {
             warn!(%error, "certificates not looked at");
