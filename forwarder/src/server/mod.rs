@@ -92,6 +92,7 @@ impl Server {
         };
         let drain_timeout = config.drain_timeout;
         let context = Arc::new(Context::with_splice(config, splice));
+        context.hooks.start(tokio::runtime::Handle::current());
         let shards = Arc::new(Shards::start(&context, threads)?);
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
@@ -136,6 +137,7 @@ impl Server {
             series_of_streams: config.exporter.streams,
             crossdomain: config.http_api.crossdomain,
             token: config.http_api.token.clone(),
+            identity: context.identity.clone(),
         };
         for (what, listener) in http {
             info!(address = %listener.local_addr()?, "{} listening", name(what));
@@ -179,6 +181,7 @@ impl Server {
     /// Waits until every connection and forward has said goodbye.
     async fn drain(self) {
         let Self { context, shards, tasks, end, .. } = self;
+        let hooks = Arc::clone(&context.hooks);
         let ending = tokio::spawn(async move {
             loop {
                 context.hub.end_all();
@@ -200,6 +203,7 @@ impl Server {
             warn!("the shards did not end well");
         }
         ending.abort();
+        hooks.drain().await;
         end.cancel();
         tasks.close();
         tasks.wait().await;

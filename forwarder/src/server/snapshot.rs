@@ -9,9 +9,10 @@ use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Forwards;
+use crate::hooks::Counters;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
+use crate::status::{HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -146,6 +147,7 @@ impl Sampler {
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
                 refused: totals.refused.load(Relaxed),
+                denied: totals.denied.load(Relaxed),
                 errors: totals.errors.load(Relaxed),
                 tls_connections: totals.tls_connections.load(Relaxed),
                 tls_failures: totals.tls_failures.load(Relaxed),
@@ -153,6 +155,7 @@ impl Sampler {
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
                 legs: self.edges.leg_totals(),
+                hooks: hooks(&self.context.hooks.counters),
                 backend_failures: self.forwards.backend_failures(),
             },
         }
@@ -238,6 +241,16 @@ impl Rate {
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
         Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
+    }
+}
+
+fn hooks(counters: &Counters) -> HookTotals {
+    HookTotals {
+        asked: counters.asked.load(Relaxed),
+        told: counters.told.load(Relaxed),
+        failed: counters.failed.load(Relaxed),
+        refused: counters.refused.load(Relaxed),
+        dropped: counters.dropped.load(Relaxed),
     }
 }
 
