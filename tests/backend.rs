@@ -301,8 +301,11 @@ fn a_publisher_that_the_backend_must_know_is_closed_without_an_answer() {
     });
     // what worked is not ended by a failure later on
     backend.says("no", Answer::Status(500));
-    assert_eq!(refresh(&master, ""), 1);
-    wait_until("it fails", seconds(20), || !master.status().backends[0].last_error.is_empty());
+    assert_eq!(refresh(&master, "?stream=live/no"), 1);
+    wait_until("it fails", seconds(20), || {
+        let backends = master.status().backends;
+        backends.iter().any(|it| it.stream == "no" && it.answered && !it.last_error.is_empty())
+    });
     live.wait_more(30);
     assert_eq!(forwards(&master, "live/no").len(), 2, "the last answer holds");
     live.stop(End::Polite);

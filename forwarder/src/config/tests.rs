@@ -337,37 +337,6 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                     })
                     .collect(),
             },
-            hooks: Hooks {
-                enabled: on,
-                on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
-                on_play: vec![
-                    "http://[::1]/".parse().expect("a URL"),
-                    "http://h/".parse().expect("a URL"),
-                ],
-                timeout: d,
-                on_failure: if on { OnFailure::Allow } else { OnFailure::Refuse },
-                ..Hooks::default()
-            },
-            security: Security {
-                enabled: on,
-                allow_publish: vec!["all".parse().expect("a network")],
-                deny_play: vec![
-                    "10.1.0.0/16".parse().expect("a network"),
-                    "2001:db8::/33".parse().expect("a network"),
-                ],
-                ..Security::default()
-            },
-            refer: Refer {
-                enabled: on,
-                play: vec!["a.example".parse().expect("a domain")],
-                ..Refer::default()
-            },
-            tokens: Tokens {
-                publish: on,
-                play: on,
-                secret: vec!["0123456789abcdef-._~".parse().expect("a key")],
-                ..Tokens::default()
-            },
             edge: Edge {
                 enabled: on,
                 origin: hosts
@@ -384,8 +353,47 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 leg_soft_limit: bytes,
                 leg_hard_limit: more,
             },
+            ..guarded(on, d)
         },
     )
+}
+
+/// What says who may come.
+fn guarded(on: bool, timeout: Duration) -> Vhost {
+    Vhost {
+        hooks: Hooks {
+            enabled: on,
+            on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
+            on_play: vec![
+                "http://[::1]/".parse().expect("a URL"),
+                "http://h/".parse().expect("a URL"),
+            ],
+            timeout,
+            on_failure: if on { OnFailure::Allow } else { OnFailure::Refuse },
+            ..Hooks::default()
+        },
+        security: Security {
+            enabled: on,
+            allow_publish: vec!["all".parse().expect("a network")],
+            deny_play: vec![
+                "10.1.0.0/16".parse().expect("a network"),
+                "2001:db8::/33".parse().expect("a network"),
+            ],
+            ..Security::default()
+        },
+        refer: Refer {
+            enabled: on,
+            play: vec!["a.example".parse().expect("a domain")],
+            ..Refer::default()
+        },
+        tokens: Tokens {
+            publish: on,
+            play: on,
+            secret: vec!["0123456789abcdef-._~".parse().expect("a key")],
+            ..Tokens::default()
+        },
+        ..Vhost::default()
+    }
 }
 
 fn deadline() -> impl Strategy<Value = Duration> {

@@ -18,13 +18,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use admission::{Entry, Tickets};
+use admission::Entry;
 use role::Role;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 use vhost::{announced, carries_publishers, names_vhost};
 
+use super::admission::Tickets;
 use super::client::{Client, Speaks};
 use super::end::End;
 use super::leaving::{Movable, Stage};

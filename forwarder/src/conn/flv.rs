@@ -20,9 +20,9 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use self::admission::Tickets;
 use self::answer::Answers;
 use self::request::{MAX_HEAD, Method, Refused, Request, decoded, parse};
+use super::admission::Tickets;
 use super::client::{Client, Speaks};
 use super::end::End;
 use super::play::Playing;
@@ -376,7 +376,7 @@ impl Visitor {
         if end.is_stuck() {
             abandon(&self.io);
         }
-        self.tickets.line.moved(self.client.sent(), self.received);
+        self.tickets.moved(self.client.sent(), self.received);
         let stream = self.did.as_ref().map(ToString::to_string).unwrap_or_default();
         let did = if self.did.is_some() { "flv-play" } else { "none" };
         let (peer, received, sent) = (self.peer, self.received, self.client.sent());

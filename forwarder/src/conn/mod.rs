@@ -3,6 +3,7 @@
 //! A shard is a thread with a runtime of its own and a share of the sockets. A connection lives its
 //! whole life on one shard; what shards share is the hub and counters.
 
+mod admission;
 mod broadcast;
 mod client;
 mod connection;

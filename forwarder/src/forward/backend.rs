@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::config::{Backend, BackendFailure, ForwardTarget};
 use crate::conn::{Context, Refusal};
 use crate::hooks::{Client, Failure};
-use crate::hub::{Source, Stream};
+use crate::hub::{Phase, Source, Stream};
 use crate::rtmp::url::escaped;
 use crate::status::BackendStatus;
 use crate::status::srs::id_of;
@@ -105,6 +105,14 @@ impl Backends {
             let task = tokio::spawn(asker.run());
             streams.insert(id(&stream), Asked { stream, question, known, task });
         }
+    }
+
+    /// Asks no more for streams that are over. True: there were some.
+    pub(super) fn forget_ended(&self) -> bool {
+        let mut streams = self.lock();
+        let before = streams.len();
+        streams.retain(|_, asked| asked.stream.phase() != Phase::Ended);
+        streams.len() < before
     }
 
     /// Where `stream` goes besides; `None`: there was no answer yet.
@@ -227,8 +235,8 @@ impl Asker {
         let ip = source.peer.rsplit_once(':').map_or("", |(ip, _)| ip);
         let body = json!({
             "action": "on_forward",
-            "server_id": self.context.instance,
-            "service_id": self.context.instance,
+            "server_id": self.context.identity.server,
+            "service_id": self.context.identity.service,
             "client_id": source.client,
             "ip": ip.trim_matches(['[', ']']),
             "vhost": key.vhost(),

@@ -66,6 +66,14 @@ impl Forwards {
         Self { registry: Arc::default(), discovery, backends, changed }
     }
 
+    /// Forgets forwards and questions whose streams are over. To be called each second or so.
+    pub fn forget_done(&self) {
+        self.registry.forget_done();
+        if self.backends.forget_ended() {
+            self.changed.notify_one();
+        }
+    }
+
     /// Asks nobody any more.
     fn rest(&self) {
         self.discovery.follow(&HashSet::new());

@@ -57,7 +57,7 @@ impl Sampler {
 
     /// Looks at the byte counters.
     pub(super) fn sample(&self, now: Instant) {
-        self.forwards.registry.forget_done();
+        self.forwards.forget_done();
         let streams = self.context.hub.list();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = HashMap::with_capacity(streams.len());

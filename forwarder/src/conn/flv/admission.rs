@@ -1,73 +1,44 @@
-//! Whether a player may come: what is known here, and then what backends say.
+//! Whether a player over HTTP may come, as one of RTMP may.
 
-use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tracing::warn;
 
 use super::{No, Refused, Visitor, Wanted};
-use crate::access::{self, Action, Visit};
+use crate::access::Action;
 use crate::config::OnFailure;
-use crate::conn::Totals;
+use crate::conn::admission::Applicant;
 use crate::conn::end::End;
-use crate::hooks::{Answer, Guest, Hook, Inquiry, Line, Ticket};
 use crate::rtmp::url::escaped;
 use crate::splice;
 
-/// What backends have let a player do. They are told when it is over, first of the play.
-#[derive(Default)]
-pub(super) struct Tickets {
-    pub(super) line: Arc<Line>,
-    play: Option<Ticket>,
-    connected: Option<Ticket>,
-}
-
 impl Visitor {
-    /// Lets the player in, as one of RTMP would be.
+    /// Lets the player in, perhaps after backends were asked.
     pub(super) async fn admit(&mut self, wanted: &Wanted) -> Result<(), No> {
         let Wanted { key, param, vhost, connect } = wanted;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (from, page_url, now) = (self.peer.ip(), &*connect.page_url, since.as_secs());
-        let visit = Visit { action: Action::Play, from, page_url, key, param, now };
-        if let Err(denied) = access::check(vhost, &visit) {
-            Totals::add(&self.shard.context().totals.denied, 1);
-            return Err(self.deny("not allowed", &format!("play of {key}: {denied}")));
-        }
-        if !vhost.hooks.enabled {
-            return Ok(());
-        }
-        let guest = Guest {
-            id: self.client.id().to_string(),
+        let applicant = Applicant {
+            id: self.client.id(),
             peer: self.peer,
-            tc_url: connect.tc_url.clone(),
-            page_url: connect.page_url.clone(),
-            key: key.clone(),
-            param: param.clone(),
+            tc_url: &connect.tc_url,
+            page_url: &connect.page_url,
+            action: Action::Play,
+            key,
+            param,
+            vhost,
         };
-        let inquiry = Inquiry {
-            guest: Arc::new(guest),
-            line: Arc::clone(&self.tickets.line),
-            config: Arc::new(vhost.hooks.clone()),
-        };
-        let answer = self.shard.context().hooks.ask(inquiry, Hook::Play, true);
+        let context = self.shard.context();
+        applicant.may_come(context).map_err(|why| self.deny("not allowed", &why))?;
+        let Some(answer) = applicant.ask(context, &self.tickets) else { return Ok(()) };
         let answer = tokio::select! {
             answer = answer => answer.ok(),
             () = splice::closed(&self.io) => return Err(End::Closed("closed by peer").into()),
         };
-        let Some(Answer { admitted, connected }) = answer else {
-            return match vhost.hooks.on_failure {
-                OnFailure::Allow => Ok(()),
-                OnFailure::Refuse => Err(self.deny("not allowed", "hooks cannot be asked")),
-            };
+        let verdict = match answer {
+            Some(answer) => self.tickets.take(answer),
+            None if vhost.hooks.on_failure == OnFailure::Allow => Ok(()),
+            None => Err("hooks cannot be asked".to_owned()),
         };
-        self.tickets.connected = connected;
-        match admitted {
-            Ok(ticket) => {
-                self.tickets.play = Some(ticket);
-                Ok(())
-            }
-            Err(why) => Err(self.deny("refused by a hook", &why)),
-        }
+        verdict.map_err(|why| self.deny("refused by a hook", &why))
     }
 
     /// The player is told `what`, the log `why`.
