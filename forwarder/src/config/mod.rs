@@ -2,6 +2,7 @@
 //!
 //! The words are SRS's. What a key may be is checked while it is read, so every refusal names its
 //! file and line, shows the text and says the mend.
+mod change;
 mod destination;
 mod error;
 mod file;
@@ -22,9 +23,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use change::{Change, Takes, changes, keep, takes};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError};
-pub use error::ConfigError;
 use error::Source;
+pub use error::{ConfigError, Fault, Position};
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use live::Live;
@@ -110,9 +112,11 @@ pub struct HttpApi {
     pub listen: SocketAddr,
     /// Let pages of other sites read it (CORS).
     pub crossdomain: bool,
-    /// Who says it may disconnect clients; empty: only who comes over loopback may.
+    /// Who says it may disconnect clients and reload; empty: only who comes over loopback may.
     #[serde(deserialize_with = "serial::token")]
     pub token: String,
+    /// `GET /api/v1/raw?rpc=reload` reloads, as in SRS; off by default.
+    pub raw_reload: bool,
 }
 
 /// `[exporter]`
@@ -338,6 +342,7 @@ impl Default for HttpApi {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)),
             crossdomain: true,
             token: String::new(),
+            raw_reload: false,
         }
     }
 }

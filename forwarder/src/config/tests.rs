@@ -1,5 +1,6 @@
 //! What the TOML form promises.
 mod errors;
+mod reload;
 
 use proptest::prelude::*;
 
@@ -237,6 +238,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 listen: "[::1]:0".parse().unwrap(),
                 crossdomain: !json,
                 token: "a.b_c~1+/=".to_owned(),
+                raw_reload: json,
             },
             exporter: Exporter {
                 enabled: !json,

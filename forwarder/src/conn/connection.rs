@@ -2,6 +2,7 @@
 
 mod asking;
 mod encoder;
+mod leaving;
 mod legged;
 mod publishing;
 mod role;
@@ -98,9 +99,9 @@ impl Connection {
 
     async fn run(&mut self) -> Result<Never, End> {
         tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
-        let stop = self.shard.stop().clone();
-        let mut stop = pin!(stop.cancelled());
-        let mut stopping = false;
+        let leave = self.client.leave().clone();
+        let mut leave = pin!(leave.cancelled());
+        let mut leaving = false;
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             self.send()?;
@@ -124,11 +125,12 @@ impl Connection {
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
                 }
-                () = stop.as_mut(), if !stopping => {
-                    stopping = true;
+                () = leave.as_mut(), if !leaving => {
+                    leaving = true;
+                    self.on_leave()?;
                 }
             }
-            if stopping {
+            if leaving && self.shard.stop().is_cancelled() {
                 self.on_stop();
             }
         }
@@ -222,6 +224,7 @@ impl Connection {
             .map_err(|error: UrlError| error.to_string())?;
         let config = self.shard.context().config();
         let vhost = config.vhost(&request.vhost).ok_or("no such vhost")?;
+        self.client.asks(&vhost.name);
         // A forwarder names the vhost where a client cannot have written it.
         if connect.forwarder.is_some()
             && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")

@@ -102,8 +102,8 @@ impl Shard {
         &self.gauges
     }
 
-    /// Cancelled with the one of the process. Every connection asks it whenever it is woken, and
-    /// that takes a lock: one for each shard.
+    /// Cancelled with the one of the process. Each connection has a child of it that it asks
+    /// whenever it is woken, as that takes a lock.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
     }

@@ -43,16 +43,20 @@ impl Supervisor {
         Self { context, shards, registry, health: Mutex::default() }
     }
 
-    /// Looks at what is published whenever that changes, until the process stops.
+    /// Looks at what is published, and where it should go, whenever that changes, until the process
+    /// stops.
     pub async fn run(self) {
         let mut changes = self.context.hub.changes();
+        let mut configs = self.context.live.changes();
         let stop = self.context.stop.clone();
         loop {
             changes.mark_unchanged();
+            configs.mark_unchanged();
             self.reconcile().await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = configs.changed() => if changed.is_err() { return },
             }
         }
     }

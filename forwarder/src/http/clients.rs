@@ -44,14 +44,26 @@ pub(super) async fn kick<F: Facts>(
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if !may_write(&api.options.token, peer, &headers) {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (challenge, refusal(StatusCode::UNAUTHORIZED)).into_response();
+    if let Some(refused) = refuse(&api, peer, &headers) {
+        return refused;
     }
     match api.facts.kick(&id).await {
         true => api.identity.answer(Nothing {}).into_response(),
         false => api.identity.error(NO_SUCH_CLIENT).into_response(),
     }
+}
+
+/// What to answer one who may not change anything.
+pub(super) fn refuse<F: Facts>(
+    api: &Api<F>,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+) -> Option<Response> {
+    if may_write(&api.facts.options().token, peer, headers) {
+        return None;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    Some((challenge, refusal(StatusCode::UNAUTHORIZED)).into_response())
 }
 
 /// Whether this request may change something: it has the token, or comes over loopback and neither
@@ -62,7 +74,8 @@ fn may_write(token: &str, peer: SocketAddr, headers: &HeaderMap) -> bool {
         let bearer = said.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         return !token.is_empty() && bearer.is_some_and(|(_, said)| is_same(said.trim(), token));
     }
-    let speaks_for_others = ["origin", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    let speaks_for_others =
+        ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.ip().to_canonical().is_loopback()
         && !speaks_for_others.iter().any(|name| headers.contains_key(*name))
 }
@@ -99,6 +112,7 @@ mod tests {
         }
         assert!(!may("", near, &[("authorization", "Bearer ")]), "no token is no password");
         assert!(!may("", near, &[("origin", "http://evil.test")]), "a page in a browser");
+        assert!(!may("", near, &[("sec-fetch-site", "cross-site")]), "an image in one");
         assert!(!may("", near, &[("x-forwarded-for", far)]), "a proxy");
     }
 }

@@ -59,7 +59,8 @@ impl Identity {
         self.wrap(code, Nothing {})
     }
 
-    fn wrap<T>(&self, code: u32, body: T) -> Json<Envelope<T>> {
+    /// With a code of SRS and a body.
+    pub(super) fn wrap<T>(&self, code: u32, body: T) -> Json<Envelope<T>> {
         Json(Envelope {
             code,
             server: self.server.clone(),

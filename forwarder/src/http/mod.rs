@@ -3,7 +3,8 @@
 //! `/api/v1/{versions,summaries,vhosts,streams,clients}` answer as SRS does, so that its consoles
 //! and scripts find a server they know; `/api/v1/{status,forwards,edges,splice}` are our own;
 //! `/healthz` and `/readyz` are for probes, `/metrics` for Prometheus. It changes nothing but this:
-//! `DELETE /api/v1/clients/{id}` sends a client away.
+//! `DELETE /api/v1/clients/{id}` sends a client away, `POST /api/v1/reload` has the configuration
+//! loaded again.
 mod clients;
 mod cors;
 mod envelope;
@@ -11,6 +12,7 @@ mod limited;
 mod metrics;
 mod own;
 mod page;
+mod reload;
 mod srs;
 #[cfg(test)]
 mod tests;
@@ -24,13 +26,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::http::{StatusCode, header};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::serve::IncomingStream;
 use envelope::{Identity, refusal};
 use limited::Limited;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::status::reload::Outcome;
 use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{ClientPage, ClientQuery, ClientStatus, ProcessStatus, Snapshot};
 
@@ -41,6 +44,12 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub trait Facts: Clone + Send + Sync + 'static {
     /// The process now.
     fn snapshot(&self) -> Snapshot;
+
+    /// What the configuration says of the API now.
+    fn options(&self) -> Options;
+
+    /// Has the configuration loaded again.
+    fn reload(&self) -> impl Future<Output = Outcome> + Send;
 
     /// What the process takes of its system. May block.
     fn process(&self) -> ProcessStatus;
@@ -76,6 +85,8 @@ pub struct Options {
     pub crossdomain: bool,
     /// Who says it may write; empty: only who comes over loopback may.
     pub token: String,
+    /// It may be reloaded in SRS's way too.
+    pub raw_reload: bool,
 }
 
 /// What a listener serves.
@@ -91,7 +102,6 @@ pub enum Serve {
 #[derive(Clone)]
 struct Api<F> {
     identity: Arc<Identity>,
-    options: Arc<Options>,
     facts: F,
 }
 
@@ -111,12 +121,10 @@ pub async fn serve<F: Facts>(
     listener: TcpListener,
     what: Serve,
     facts: F,
-    options: Options,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let (identity, options) = (Arc::new(Identity::draw()), Arc::new(options));
-    let router = router(what, Api { identity, options, facts });
+    let router = router(what, Api { identity: Arc::new(Identity::draw()), facts });
     let router = router.into_make_service_with_connect_info::<Peer>();
     let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router)
         .with_graceful_shutdown(stopping.cancelled_owned())
@@ -159,6 +167,8 @@ fn paths<F: Facts>() -> Vec<(&'static str, MethodRouter<Api<F>>)> {
         ("/api/v1/clients", get(clients::list::<F>)),
         ("/api/v1/clients/", get(clients::list::<F>)),
         ("/api/v1/clients/{id}", get(clients::one::<F>).delete(clients::kick::<F>)),
+        ("/api/v1/reload", post(reload::reload::<F>)),
+        ("/api/v1/raw", get(reload::raw::<F>).post(reload::raw::<F>)),
         ("/api/v1/status", get(own::status::<F>)),
         ("/api/v1/forwards", get(own::forwards::<F>)),
         ("/api/v1/edges", get(own::edges::<F>)),

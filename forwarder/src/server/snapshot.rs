@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::reload::Reloads;
 use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
@@ -24,7 +25,8 @@ pub(super) struct Sampler {
     forwards: Arc<Registry>,
     edges: Arc<Edges>,
     shards: Vec<Arc<Gauges>>,
-    listen: Vec<String>,
+    listen: Mutex<Vec<String>>,
+    reloads: Reloads,
     rates: Mutex<HashMap<usize, Rates>>,
 }
 
@@ -49,9 +51,15 @@ impl Sampler {
         forwards: Arc<Registry>,
         edges: Arc<Edges>,
         shards: Vec<Arc<Gauges>>,
-        listen: Vec<String>,
+        reloads: Reloads,
     ) -> Self {
-        Self { context, forwards, edges, shards, listen, rates: Mutex::default() }
+        let (listen, rates) = (Mutex::default(), Mutex::default());
+        Self { context, forwards, edges, shards, listen, reloads, rates }
+    }
+
+    /// Where RTMP is served from now on.
+    pub(super) fn listens_on(&self, addresses: Vec<String>) {
+        *self.listen.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
     /// Looks at the byte counters.
@@ -133,7 +141,8 @@ impl Sampler {
             kernel_backlog_limit: backlog
                 .map_or(0, |_| self.context.config().kernel_backlog_limit as u64),
             legs,
-            listen: self.listen.clone(),
+            listen: self.listen.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            config: self.reloads.status(),
             pulls: self.edges.status(),
             streams,
             totals: Totals {
