@@ -50,7 +50,7 @@ impl Watched {
 
     /// Ends the publish: each player got every byte from where it joined, on one connection.
     #[track_caller]
-    fn is_whole(self, label: &str) {
+    fn assert_whole(self, label: &str) {
         let sent = self.live.stop(End::Polite);
         let last = sent.iter().rfind(|tag| tag.is_frame()).expect("frames");
         for (at, player) in self.players.into_iter().enumerate() {
@@ -122,7 +122,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     assert!(metrics.contains("\nforwarder_config_last_reload_successful 1\n"), "{metrics}");
     assert!(server.status().config.loaded_ms > before.config.loaded_ms);
     assert_eq!(reload_by_command(&server), (Some(0), "nothing has changed".into(), String::new()));
-    watched.is_whole("bad files");
+    watched.assert_whole("bad files");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn listeners_come_and_go_and_connections_stay() {
     for address in [moved, second] {
         wait_until("it is closed", seconds(5), || TcpStream::connect(address).is_err());
     }
-    watched.is_whole("listeners");
+    watched.assert_whole("listeners");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn clients_of_a_vhost_that_goes_are_told_and_others_stay() {
         server.status().streams.iter().any(|stream| stream.vhost == "a.test")
     });
     live.stop(End::Polite);
-    others.is_whole("the other vhost");
+    others.assert_whole("the other vhost");
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn many_reloads_leave_nothing_behind() {
     // those that read files go when they have nothing to do
     assert!(threads() < 16, "{} threads", threads());
     assert_eq!(server.status().config.reloads, 60);
-    watched.is_whole("60 reloads");
+    watched.assert_whole("60 reloads");
 }
 
 #[test]
@@ -380,5 +380,5 @@ fn a_conf_of_srs_is_reloaded_as_srs_is_asked_to() {
     wait_until("it is forbidden", seconds(10), || ask("reload-fetch")["code"] == 1061);
     assert_eq!(ask("reload")["code"], 1061);
     assert_eq!(ask("raw")["http_api"]["raw_api"]["allow_reload"], false);
-    watched.is_whole("SRS's file");
+    watched.assert_whole("SRS's file");
 }
