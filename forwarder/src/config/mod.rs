@@ -385,7 +385,7 @@ impl Default for Play {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
             mw_latency: Duration::ZERO,
-            audio_hold: Duration::from_millis(40),
+            audio_hold: Duration::from_millis(50),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
             send_buffer: 0,

@@ -173,8 +173,8 @@ impl Shards {
                 let Some(runtime) = runtime else { return };
                 let shard = Rc::new(Shard {
                     stop: context.stop.child_token(),
+                    fanout: Rc::new(Fanout::new(&context)),
                     context,
-                    fanout: Rc::default(),
                     clients: Clients::default(),
                     tasks: TaskTracker::new(),
                     gauges,

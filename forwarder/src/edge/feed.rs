@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::sleep_until;
 
-use super::Edges;
 use super::pull::Pull;
+use super::{Edges, REMOVED};
 use crate::config::{Destination, Edge};
 use crate::conn::{Shard, read_some, tune_outgoing};
 use crate::forward::{Failure, bracketed, dial};
@@ -74,7 +74,12 @@ impl<'a> Feed<'a> {
         let session = session(pull, shard, origin);
         let heard = Instant::now();
         let mut feed = Self { pull, edges, shard, origin, io, session, out: Vec::new(), heard };
-        match feed.drive().await {
+        let driven = tokio::select! {
+            biased;
+            driven = feed.drive() => driven,
+            () = edges.removed(&pull.vhost, origin) => Err(Failure::new(REMOVED).into()),
+        };
+        match driven {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
@@ -143,7 +148,7 @@ impl<'a> Feed<'a> {
         self.session.handle_timeout(now)?;
         if now >= self.heard + self.pull.vhost.edge.idle_timeout {
             // With nobody else to ask, the stream may as well come back here.
-            if self.pull.vhost.edge.origin.len() > 1 {
+            if self.edges.has_others(&self.pull.vhost, self.origin) {
                 return Err(Lost::Silent);
             }
             self.pull.mark_lost();

@@ -95,6 +95,7 @@ impl Pull {
             () = self.work(&edges, &shard) => {}
             () = self.expire() => {}
             () = self.unwanted(&edges) => {}
+            () = edges.ended(&self.vhost) => edges.pulls.remove(&self.key),
             () = stop.cancelled() => edges.pulls.remove(&self.key),
         }
         self.release();
@@ -178,9 +179,8 @@ impl Pull {
 
     /// Asks each origin once, or until one served.
     async fn round(&self, edges: &Edges, shard: &Rc<Shard>) -> Round {
-        let edge = &self.vhost.edge;
         let (mut closed, mut silent, mut refused) = (true, false, None);
-        for origin in edges.origins.order(edge, &self.key, Instant::now()) {
+        for origin in edges.order(&self.vhost, &self.key) {
             {
                 let mut report = self.report();
                 (report.state, report.origin) = ("connecting", origin.to_string());

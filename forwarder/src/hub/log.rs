@@ -29,6 +29,9 @@ const MAX_GOP_MS: u64 = 30_000;
 /// messages, so that no bound in the configuration keeps a large keyframe from everybody.
 const LEAST_BOUND: usize = 16 << 20;
 
+/// A little audio: at most so many bytes, two segments as networks carry them.
+pub(super) const LITTLE: u64 = 2800;
+
 /// The message stream id in every log. Our server answers the first createStream with it.
 pub const LOG_MSID: u32 = 1;
 
@@ -68,12 +71,15 @@ pub trait Wake: Send + Sync {
 pub struct Tail {
     wake: Box<dyn Wake>,
     pending: AtomicBool,
+    /// It looks by itself in time for a little audio.
+    patient: AtomicBool,
     fetched: AtomicU64,
 }
 
 impl Tail {
     pub(super) fn new(wake: Box<dyn Wake>, at: u64) -> Self {
-        Self { wake, pending: AtomicBool::new(false), fetched: AtomicU64::new(at) }
+        let [pending, patient] = [false; 2].map(AtomicBool::new);
+        Self { wake, pending, patient, fetched: AtomicU64::new(at) }
     }
 
     /// Wakes the reader once until it looks again.
@@ -85,6 +91,10 @@ impl Tail {
 
     pub(super) fn looked(&self) {
         self.pending.store(false, Ordering::Release);
+    }
+
+    pub(super) fn set_patient(&self, patient: bool) {
+        self.patient.store(patient, Ordering::Release);
     }
 
     pub(super) fn fetched(&self, head: u64) {
@@ -107,6 +117,9 @@ pub struct Appended {
     pub audio: Codec,
     /// It is a video frame.
     pub frame: bool,
+    /// It is audio, and a little audio of a stream with video is all that came since all readers were
+    /// woken.
+    pub little_audio: bool,
 }
 
 /// The log itself; its stream holds it behind a mutex.
@@ -127,6 +140,8 @@ pub struct Log {
     pool: Arc<Pool>,
     video_seen: bool,
     audio_run: u32,
+    /// Bytes since all readers were woken, if they are a little audio.
+    little: u64,
 }
 
 impl Log {
@@ -146,13 +161,14 @@ impl Log {
             pool,
             video_seen: false,
             audio_run: 0,
+            little: 0,
         }
     }
 
     /// Appends one message that arrived at `now_ms`. Errors: no memory for another segment; the
     /// log is then whole up to the message before.
     pub(super) fn append(&mut self, media: &MediaMessage<'_>, now_ms: u64) -> io::Result<Appended> {
-        let (seen, keyframe) = self.classify(media);
+        let (mut seen, keyframe) = self.classify(media);
         let (kind, timestamp) = match media.kind {
             MediaKind::Audio => (EntryKind::Audio, media.timestamp),
             MediaKind::Video => (EntryKind::Video, media.timestamp),
@@ -178,6 +194,8 @@ impl Log {
                 arrived_ms: now_ms,
             });
         }
+        self.little += u64::from(len);
+        seen.little_audio &= self.has_video() && self.little <= LITTLE;
         self.sequence += 1;
         self.bound_gop(now_ms);
         self.reclaim();
@@ -185,8 +203,16 @@ impl Log {
     }
 
     /// Tells every reader that there is more.
-    pub(super) fn notify(&self) {
+    pub(super) fn notify(&mut self) {
+        self.little = 0;
         for tail in &self.tails {
+            tail.notify();
+        }
+    }
+
+    /// Tells every reader that there is a little audio more, but those that look in time by themselves.
+    pub(super) fn notify_of_little_audio(&self) {
+        for tail in self.tails.iter().filter(|tail| !tail.patient.load(Ordering::Acquire)) {
             tail.notify();
         }
     }
@@ -287,6 +313,7 @@ impl Log {
                 if let Some(kind) = tag.header {
                     self.keep(Slot::new(MediaKind::Audio, tag.tracks, kind), media.payload);
                 } else {
+                    seen.little_audio = true;
                     self.audio_run = self.audio_run.saturating_add(1);
                     if self.audio_run == AUDIO_ONLY_AFTER {
                         self.gop = None;

@@ -147,6 +147,11 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When it was `age_ms` milliseconds old.
+    pub(super) fn time_at(&self, age_ms: u64) -> Instant {
+        self.born + Duration::from_millis(age_ms)
+    }
+
     pub(super) fn age_ms(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.born).as_millis().try_into().unwrap_or(u64::MAX)
     }
@@ -193,19 +198,27 @@ impl Stream {
     }
 }
 
+/// What was appended since the readers were woken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Unsaid {
+    #[default]
+    Nothing,
+    LittleAudio,
+    More,
+}
+
 /// The right to append to a stream. Dropping it is the end of the publish.
 #[derive(Debug)]
 pub struct Publisher {
     stream: Arc<Stream>,
-    /// Something was appended since the readers were woken.
-    unsaid: bool,
+    unsaid: Unsaid,
     on_change: Arc<super::Changes>,
 }
 
 impl Publisher {
     pub(super) fn new(stream: Arc<Stream>, on_change: Arc<super::Changes>) -> Self {
         on_change.bump();
-        Self { stream, unsaid: false, on_change }
+        Self { stream, unsaid: Unsaid::default(), on_change }
     }
 
     /// Appends a message; readers learn of it at the next [`Self::flush`]. A message without a
@@ -218,7 +231,7 @@ impl Publisher {
         }
         let now_ms = self.stream.age_ms(now);
         let mut state = self.stream.lock();
-        let Appended { video, audio, frame } = state.log.append(media, now_ms)?;
+        let Appended { video, audio, frame, little_audio } = state.log.append(media, now_ms)?;
         if video != Codec::Unknown {
             state.video = video;
         }
@@ -226,7 +239,8 @@ impl Publisher {
             state.audio = audio;
         }
         drop(state);
-        self.unsaid = true;
+        let unsaid = if little_audio { Unsaid::LittleAudio } else { Unsaid::More };
+        self.unsaid = self.unsaid.max(unsaid);
         let counters = &self.stream.counters;
         counters.received_bytes.fetch_add(media.payload.len() as u64, Ordering::Relaxed);
         counters.messages.fetch_add(1, Ordering::Relaxed);
@@ -238,8 +252,10 @@ impl Publisher {
 
     /// Wakes the readers, if there is something new for them.
     pub fn flush(&mut self) {
-        if std::mem::take(&mut self.unsaid) {
-            self.stream.lock().log.notify();
+        match std::mem::take(&mut self.unsaid) {
+            Unsaid::Nothing => {}
+            Unsaid::LittleAudio => self.stream.lock().log.notify_of_little_audio(),
+            Unsaid::More => self.stream.lock().log.notify(),
         }
     }
 
