@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub kernel_backlog: u64,
     /// Over which legs come back to user space; 0 if the kernel carries none.
     pub kernel_backlog_limit: u64,
-    /// RTMP listeners, `ip:port`, with the ports really bound.
+    /// RTMP listeners, `ip:port` (`rtmps://ip:port` with TLS), with the ports really bound.
     pub listen: Vec<String>,
     /// Where the configuration came from, and when.
     pub config: reload::ConfigStatus,
@@ -62,6 +62,10 @@ pub struct Totals {
     pub refused: u64,
     /// Connections ended by a protocol error, a limit or a deadline.
     pub errors: u64,
+    /// Of the connections accepted those that began with TLS.
+    pub tls_connections: u64,
+    /// Clients and targets with whom there was no TLS.
+    pub tls_failures: u64,
     /// Bytes received from publishers and origins.
     pub received_bytes: u64,
     /// Bytes sent to players and destinations.

@@ -143,7 +143,11 @@ const NOW: &[&str] = &[
     "listen",
     "max_connections",
     "drain_timeout",
+    "drain_to",
     "kernel_backlog_limit",
+    "rtmps.enabled",
+    "rtmps.listen",
+    "rtmps.certificate",
     "log.level",
     "http_api.enabled",
     "http_api.listen",
@@ -165,6 +169,9 @@ const NOW: &[&str] = &[
 /// Keys whose changes hold for what begins from then on.
 const NEXT: &[&str] = &[
     "chunk_size",
+    "rtmps.handshake_timeout",
+    "tls.ca",
+    "tls.insecure",
     "vhost.chunk_size",
     "vhost.out_ack_size",
     "vhost.in_ack_size",

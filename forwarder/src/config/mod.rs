@@ -8,7 +8,9 @@ mod error;
 mod file;
 mod forward;
 mod forward_url;
+mod http_url;
 mod live;
+mod rtmps;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -24,12 +26,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use change::{Change, Takes, changes, keep, takes};
-pub use destination::{DEFAULT_PORT, Destination, DestinationError};
+pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 use error::Source;
 pub use error::{ConfigError, Fault, Position};
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
+pub use rtmps::{Rtmps, Targets};
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -58,6 +62,9 @@ pub struct Config {
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
+    /// Where clients are sent that can be asked to connect again before a stop:
+    /// `rtmp://host[:port]`, to which their app is added. `None`: where they came.
+    pub drain_to: Option<String>,
     /// When the kernel carries legs: players of an edge with a connection of their own.
     pub kernel: When,
     /// Over so many bytes in the kernel that the players of all legs have not acknowledged, legs
@@ -66,6 +73,10 @@ pub struct Config {
     pub kernel_backlog_limit: usize,
     /// Write to many players by io_uring(7), where the kernel lets us.
     pub io_uring: bool,
+    /// Listeners with TLS.
+    pub rtmps: Rtmps,
+    /// Targets with TLS.
+    pub tls: Targets,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -225,7 +236,7 @@ pub struct Edge {
     /// Off by default. On: there is an origin; streams that players ask for are pulled from one of
     /// them, and what is published here is published there.
     pub enabled: bool,
-    /// The origins, each `host[:port]`, all different.
+    /// The origins, each `host[:port]` or `rtmps://host[:port]`, all different.
     #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
     pub origin: Vec<Destination>,
     /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
@@ -318,9 +329,12 @@ impl Default for Config {
             threads: 0,
             pid: None,
             drain_timeout: Duration::from_secs(30),
+            drain_to: None,
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
             io_uring: true,
+            rtmps: Rtmps::default(),
+            tls: Targets::default(),
             log: Log::default(),
             http_api: HttpApi::default(),
             exporter: Exporter::default(),

@@ -140,6 +140,23 @@ pub(super) fn destinations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Destin
     }))
 }
 
+/// One destination with TLS or a list of them; the list may be empty.
+pub(super) fn secure_destinations<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Vec<Destination>, D::Error> {
+    d.deserialize_any(OneOrMany(|| Scalar {
+        what: "a destination with TLS",
+        text: |text| match text.parse::<Destination>() {
+            Ok(destination) if destination.tls => Ok(destination),
+            Ok(_) => Err(NO_TLS.to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
+        integer: |_| Err(NO_TLS.to_owned()),
+    }))
+}
+
+const NO_TLS: &str = "only targets with TLS have certificates\nwrite \"rtmps://host[:port]\"";
+
 /// A place to forward to.
 pub(super) fn forward_url<'de, D: Deserializer<'de>>(d: D) -> Result<ForwardUrl, D::Error> {
     d.deserialize_any(FORWARD_URL)
@@ -291,6 +308,20 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Pa
         return Err(de::Error::custom("an empty path\ntake the key out for none"));
     }
     Ok(Some(path))
+}
+
+/// `rtmp://host[:port]`, without a `/` at its end.
+pub(super) fn optional_server<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(d)?;
+    let server = text.strip_suffix('/').unwrap_or(&text);
+    let place = server.strip_prefix("rtmp://").or_else(|| server.strip_prefix("rtmps://"));
+    match place.map(str::parse::<Destination>) {
+        Some(Ok(_)) => Ok(Some(server.to_owned())),
+        Some(Err(error)) => Err(de::Error::custom(error)),
+        None => {
+            Err(de::Error::custom(format!("`{text}` is no server\nwrite \"rtmp://host:1935\"")))
+        }
+    }
 }
 
 pub(super) fn write_path<S: Serializer>(

@@ -5,6 +5,7 @@ mod reload;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tls::CertificateFiles;
 
 const EVERY_KEY: &str = include_str!("../../../conf/forwarder.toml");
 
@@ -229,9 +230,17 @@ fn any_config() -> impl Strategy<Value = Config> {
             threads: 3,
             pid,
             drain_timeout,
+            drain_to: json.then(|| "rtmp://other.example:1936".to_owned()),
             kernel: if json { When::Always } else { When::Never },
             kernel_backlog_limit: 1 << 16 | max_connections,
             io_uring: !json,
+            rtmps: Rtmps {
+                enabled: false,
+                listen: vec!["[::1]:1443".parse().unwrap()],
+                handshake_timeout: drain_timeout,
+                certificate: vec![CertificateFiles { cert: "a b".into(), key: "c".into() }; 2],
+            },
+            tls: Targets { ca: None, insecure: vec!["rtmps://a:9".parse().unwrap()] },
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi {
                 enabled: json,
@@ -305,7 +314,10 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
             },
             edge: Edge {
                 enabled: on,
-                origin: hosts.into_iter().map(|host| Destination { host, port: 1935 }).collect(),
+                origin: hosts
+                    .into_iter()
+                    .map(|host| Destination { host, port: 1935, tls: false })
+                    .collect(),
                 vhost: "[vhost].origin".to_owned(),
                 token_traverse: on,
                 connect_timeout: a,

@@ -35,8 +35,8 @@ struct Facts {
     connect: RefCell<Option<Arc<ConnectRequest>>>,
     /// Of the stream it asked for last.
     vhost: RefCell<String>,
-    /// Cancelled when its vhost is served no more, and when the process stops.
-    leave: CancellationToken,
+    /// Cancelled when its vhost is served no more.
+    dismissed: CancellationToken,
     received: Cell<u64>,
     sent: Cell<u64>,
     rate: Cell<Rate>,
@@ -98,7 +98,7 @@ impl Client {
             since: now,
             connect: RefCell::default(),
             vhost: RefCell::default(),
-            leave: shard.stop().child_token(),
+            dismissed: CancellationToken::new(),
             received: Cell::default(),
             sent: Cell::default(),
             rate: Cell::new(Rate { at: now, received: 0, sent: 0, bps: None }),
@@ -118,9 +118,9 @@ impl Client {
         vhost.clone_into(&mut self.facts.vhost.borrow_mut());
     }
 
-    /// Cancelled when it shall leave: its vhost is served no more, or the process stops.
-    pub(super) fn leave(&self) -> &CancellationToken {
-        &self.facts.leave
+    /// Cancelled when its vhost is served no more.
+    pub(super) fn dismissed(&self) -> &CancellationToken {
+        &self.facts.dismissed
     }
 
     /// So many bytes came from it in all.
@@ -274,7 +274,7 @@ fn leave(shard: &Shard, id: u64) -> bool {
 fn dismiss(shard: &Shard, vhosts: &[String]) {
     let clients = shard.clients().0.borrow();
     for facts in clients.values().filter(|facts| vhosts.contains(&facts.vhost.borrow())) {
-        facts.leave.cancel();
+        facts.dismissed.cancel();
     }
 }
 

@@ -1,6 +1,7 @@
 //! One client's connection: drives its session, publishes into the hub, plays from it.
 
 mod asking;
+mod dismissed;
 mod encoder;
 mod leaving;
 mod legged;
@@ -24,6 +25,7 @@ use vhost::{announced, carries_publishers, names_vhost};
 
 use super::client::Client;
 use super::end::End;
+use super::leaving::{Movable, Stage};
 use super::legged::Wish;
 use super::play::{self, Playing};
 use super::read::read_some;
@@ -56,6 +58,8 @@ struct Connection {
     peer: SocketAddr,
     session: ServerSession,
     connect: Option<Arc<ConnectRequest>>,
+    /// If it can be asked to go elsewhere.
+    movable: Option<Movable>,
     role: Role,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
@@ -86,6 +90,7 @@ impl Connection {
             peer,
             session,
             connect: None,
+            movable: None,
             role: Role::None,
             out: Vec::new(),
             most_out: MAX_OUT,
@@ -99,9 +104,11 @@ impl Connection {
 
     async fn run(&mut self) -> Result<Never, End> {
         tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
-        let leave = self.client.leave().clone();
-        let mut leave = pin!(leave.cancelled());
-        let mut leaving = false;
+        let shard = Rc::clone(&self.shard);
+        let mut stage = Some(Stage::Players);
+        let mut next_stage = pin!(Stage::Players.token(&shard).cancelled());
+        let dismissed = self.client.dismissed().clone();
+        let (mut dismissed, mut is_dismissed) = (pin!(dismissed.cancelled()), false);
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             self.send()?;
@@ -125,12 +132,18 @@ impl Connection {
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
                 }
-                () = leave.as_mut(), if !leaving => {
-                    leaving = true;
-                    self.on_leave()?;
+                () = next_stage.as_mut(), if stage.is_some() => {
+                    stage = stage.map_or(Ok(None), |stage| self.on_stage(stage))?;
+                    if let Some(next) = stage {
+                        next_stage.set(next.token(&shard).cancelled());
+                    }
+                }
+                () = dismissed.as_mut(), if !is_dismissed => {
+                    is_dismissed = true;
+                    self.on_dismissed()?;
                 }
             }
-            if leaving && self.shard.stop().is_cancelled() {
+            if stage.is_none() {
                 self.on_stop();
             }
         }
@@ -212,6 +225,7 @@ impl Connection {
         if !config.vhosts.iter().any(carries_publishers) {
             drop(self.session.take_transcript());
         }
+        self.note_movable(&request);
         let request = Arc::new(request);
         self.client.connected(&request);
         self.connect = Some(request);

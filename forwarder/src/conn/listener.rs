@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Context, Shards, Totals, connection};
+use super::{Context, Shards, Totals, connection, secure};
 
 /// Binds `address`. An IPv6 wildcard takes IPv4 as well where the system says so, but not if
 /// `only_v6`. `share`: the port may be that of others who share it (SO_REUSEPORT) until this returns.
@@ -37,22 +37,26 @@ pub struct Acceptor {
     listener: TcpListener,
     /// Cancelled when nobody more is taken here.
     stop: CancellationToken,
+    /// What is accepted begins with TLS.
+    tls: bool,
     /// Given up when descriptors run out, so that one more connection can be taken and closed
     /// instead of waking us for ever.
     reserve: Option<std::fs::File>,
 }
 
 impl Acceptor {
-    /// An acceptor for a bound listener, until `stop`; must be called inside a runtime.
+    /// An acceptor for a bound listener, for RTMP or for RTMP in `tls`, until `stop`; must be called
+    /// inside a runtime.
     pub fn new(
         context: Arc<Context>,
         shards: Arc<Shards>,
         listener: std::net::TcpListener,
+        tls: bool,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self { context, shards, listener, stop, reserve })
+        Ok(Self { context, shards, listener, stop, tls, reserve })
     }
 
     /// Accepts until it is stopped.
@@ -85,9 +89,11 @@ impl Acceptor {
             Ok(io) => io,
             Err(error) => return warn!(%peer, %error, "connection lost"),
         };
+        let tls = self.tls;
         let serve = async move |shard| {
             let _place = place;
             match TcpStream::from_std(io) {
+                Ok(io) if tls => secure::serve(shard, io, peer).await,
                 Ok(io) => connection::serve(shard, io, peer).await,
                 Err(error) => warn!(%peer, %error, "connection lost"),
             }

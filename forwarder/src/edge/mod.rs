@@ -122,6 +122,12 @@ impl Edges {
         edge.map_or_else(Vec::new, |edge| self.origins.order(edge, key, Instant::now()))
     }
 
+    /// The origin of `vhost` that a tcUrl names, if it is one by now.
+    fn named(&self, vhost: &Vhost, tc_url: Option<&str>) -> Option<Destination> {
+        let config = self.context.config();
+        edge_of(&config, &vhost.name).and_then(|edge| origins::named(edge, tc_url))
+    }
+
     /// Whether there is another origin of `vhost` than `origin`.
     fn has_others(&self, vhost: &Vhost, origin: &Destination) -> bool {
         let config = self.context.config();

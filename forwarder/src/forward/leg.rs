@@ -44,11 +44,13 @@ pub(crate) struct Failure {
     pub(crate) refusal: Option<Refusal>,
     /// How long it had forwarded before; `None`: it had not.
     pub(crate) forwarded: Option<Duration>,
+    /// The server there is about to stop, and asked us to connect again: where, if it said so.
+    pub(crate) moved: Option<Option<String>>,
 }
 
 impl Failure {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), refused: false, refusal: None, forwarded: None }
+        Self { why: why.into(), refused: false, refusal: None, forwarded: None, moved: None }
     }
 
     pub(super) fn connect(error: &io::Error) -> Self {
@@ -93,11 +95,6 @@ impl Route {
         let leave = CancellationToken::new();
         Self { names, source, leave, deadline: DIALOGUE_TIMEOUT }
     }
-}
-
-/// A host as it stands in a URL.
-pub(crate) fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 pub(crate) struct Leg {
@@ -145,11 +142,13 @@ impl Leg {
         };
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let io = Rc::new(io);
+        let mut session = ClientSession::new(config, Box::new(random), Instant::now());
+        session.reconnect();
         Self {
             shard: Rc::clone(shard),
             taking: Taking::new(Rc::clone(&io)),
             io,
-            session: ClientSession::new(config, Box::new(random), Instant::now()),
+            session,
             entry: Arc::clone(entry),
             forward: forward.clone(),
             leave,
@@ -231,6 +230,11 @@ impl Leg {
                 ClientEvent::Finished if self.leave_at.is_some() => return Ok(true),
                 ClientEvent::Finished => {
                     return Err(Failure::new("the destination ended the publish"));
+                }
+                ClientEvent::Reconnect(_) if self.leave_at.is_some() => {}
+                ClientEvent::Reconnect(tc_url) => {
+                    let why = "asked to connect again";
+                    return Err(Failure { moved: Some(tc_url), ..Failure::new(why) });
                 }
                 _ => {}
             }

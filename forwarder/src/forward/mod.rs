@@ -22,7 +22,7 @@ pub use status::{Entry, Registry};
 
 pub(crate) use backoff::{Backoff, Health};
 pub(crate) use dial::dial;
-pub(crate) use leg::{Failure, Leg, Route, bracketed};
+pub(crate) use leg::{Failure, Leg, Route};
 pub(crate) use status::State;
 
 /// Servers a stream may come through before we do not forward it any further.

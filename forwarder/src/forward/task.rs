@@ -12,7 +12,7 @@ use super::dial::dial;
 use super::leg::{Failure, Leg, Route};
 use super::status::{Entry, State};
 use crate::config::{Forward, ForwardUrl};
-use crate::conn::{SendBounds, Shard, tune_outgoing};
+use crate::conn::{SendBounds, Shard};
 use crate::hub::Phase;
 use crate::rtmp::url::escaped;
 
@@ -72,10 +72,9 @@ impl Task {
         let names = self.url.names(key, &source.param, self.pass_param);
         let names = names.map_err(|error| Failure::new(format!("its URL: {error}")))?;
         let io = tokio::select! {
-            dialled = dial(&self.url.at, self.forward.connect_timeout) => dialled?,
+            dialled = dial(shard, &self.url.at, self.forward.connect_timeout, self.forward.hung_timeout) => dialled?,
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
-        tune_outgoing(&io, self.forward.hung_timeout)?;
         SendBounds::from(&self.forward).apply(&io)?;
         let told = names.clone();
         let route = Route::new(names, source);
@@ -95,6 +94,10 @@ impl Task {
 
     /// Says that it failed, once and then at intervals.
     fn report(&self, failure: &Failure, reported: &mut Option<Instant>) {
+        if failure.moved.is_some() {
+            let (stream, to) = (self.entry.stream.key(), &self.entry.destination);
+            return info!(%stream, %to, "forward is asked to connect again");
+        }
         let now = Instant::now();
         if reported.is_some_and(|last| now.saturating_duration_since(last) < REPORT_INTERVAL) {
             return;

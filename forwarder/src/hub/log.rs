@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::segment::{SEGMENT_BYTES, Segment, SegmentWriter};
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, Message};
-use crate::rtmp::flv::{self, Codec};
+use crate::rtmp::flv::{self, Codec, Groups, Tracks};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Audio messages in a row after which a stream counts as audio only; SRS guesses with the same
@@ -134,6 +134,9 @@ pub struct Log {
     last_epoch: u32,
     pub(super) headers: Arc<Headers>,
     pub(super) gop: Option<Gop>,
+    groups: Groups,
+    /// Of the last frame of audio and of video.
+    codecs: [Codec; 2],
     pub(super) last_timestamp: Timestamp,
     pub(super) tails: Vec<Arc<Tail>>,
     writer: Option<SegmentWriter>,
@@ -155,6 +158,8 @@ impl Log {
             last_epoch: 0,
             headers: Arc::default(),
             gop: None,
+            groups: Groups::default(),
+            codecs: [Codec::default(); 2],
             last_timestamp: Timestamp::default(),
             tails: Vec::new(),
             writer: None,
@@ -168,7 +173,7 @@ impl Log {
     /// Appends one message that arrived at `now_ms`. Errors: no memory for another segment; the
     /// log is then whole up to the message before.
     pub(super) fn append(&mut self, media: &MediaMessage<'_>, now_ms: u64) -> io::Result<Appended> {
-        let (mut seen, keyframe) = self.classify(media);
+        let (mut seen, begins_group) = self.classify(media);
         let (kind, timestamp) = match media.kind {
             MediaKind::Audio => (EntryKind::Audio, media.timestamp),
             MediaKind::Video => (EntryKind::Video, media.timestamp),
@@ -184,7 +189,7 @@ impl Log {
         if media.kind != MediaKind::Data {
             self.last_timestamp = media.timestamp;
         }
-        if keyframe {
+        if begins_group {
             self.gop = Some(Gop {
                 offset,
                 timestamp: media.timestamp,
@@ -220,7 +225,7 @@ impl Log {
     /// Forgets what belonged to a publisher that is gone: its GOP and headers. Readers keep what
     /// they have not read yet.
     pub(super) fn end_of_publish(&mut self) {
-        self.gop = None;
+        self.forget_gop();
         self.headers = Arc::default();
         self.epoch += 1;
         self.video_seen = false;
@@ -291,7 +296,7 @@ impl Log {
         Ok(())
     }
 
-    /// Keeps headers, and says what was seen and whether this is a keyframe.
+    /// Keeps headers, and says what was seen and whether this begins a group of pictures.
     fn classify(&mut self, media: &MediaMessage<'_>) -> (Appended, bool) {
         let mut seen = Appended::default();
         match media.kind {
@@ -299,24 +304,28 @@ impl Log {
                 let tag = flv::video(media.payload);
                 seen.video = tag.codec;
                 if let Some(kind) = tag.header {
-                    self.keep(Slot::new(MediaKind::Video, tag.tracks, kind), media.payload);
+                    let slot = Slot::new(MediaKind::Video, tag.tracks, kind, tag.codec);
+                    self.keep(slot, media.payload);
                 } else if !tag.transient {
+                    self.note_codec(MediaKind::Video, tag.tracks, tag.codec);
                     seen.frame = true;
                     self.video_seen = true;
                     self.audio_run = 0;
                 }
-                return (seen, tag.keyframe);
+                return (seen, tag.keyframe && self.groups.begins(tag.tracks));
             }
             MediaKind::Audio => {
                 let tag = flv::audio(media.payload);
                 seen.audio = tag.codec;
                 if let Some(kind) = tag.header {
-                    self.keep(Slot::new(MediaKind::Audio, tag.tracks, kind), media.payload);
-                } else {
+                    let slot = Slot::new(MediaKind::Audio, tag.tracks, kind, tag.codec);
+                    self.keep(slot, media.payload);
+                } else if !tag.transient {
                     seen.little_audio = true;
+                    self.note_codec(MediaKind::Audio, tag.tracks, tag.codec);
                     self.audio_run = self.audio_run.saturating_add(1);
                     if self.audio_run == AUDIO_ONLY_AFTER {
-                        self.gop = None;
+                        self.forget_gop();
                     }
                 }
             }
@@ -338,6 +347,23 @@ impl Log {
         }
     }
 
+    /// Takes note of the codec of a frame, so that no late joiner gets the header of another one.
+    ///
+    /// Only where a FourCC names it: one byte of a message that means nothing is no reason to be
+    /// without headers.
+    fn note_codec(&mut self, medium: MediaKind, tracks: Tracks, codec: Codec) {
+        let last = &mut self.codecs[usize::from(medium == MediaKind::Video)];
+        let changed = std::mem::replace(last, codec) != codec;
+        if changed
+            && matches!(codec, Codec::FourCc(_))
+            && self.headers.has_outdated(medium, tracks, codec)
+        {
+            let mut headers = Headers::clone(&self.headers);
+            headers.drop_outdated(medium, tracks, codec);
+            self.new_epoch(headers);
+        }
+    }
+
     fn new_epoch(&mut self, headers: Headers) {
         self.headers = Arc::new(headers);
         self.epoch = self.epoch.wrapping_add(1);
@@ -350,8 +376,13 @@ impl Log {
                 || now_ms.saturating_sub(gop.arrived_ms) > MAX_GOP_MS
         });
         if over {
-            self.gop = None;
+            self.forget_gop();
         }
+    }
+
+    fn forget_gop(&mut self) {
+        self.gop = None;
+        self.groups.forget();
     }
 
     /// Drops the segments that neither the GOP nor a reader needs, and the oldest ones whoever

@@ -18,7 +18,10 @@ use crate::http::{Serve, serve};
 /// What is served at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    Rtmp,
+    /// In TLS or without.
+    Rtmp {
+        tls: bool,
+    },
     Http(Serve),
 }
 
@@ -94,7 +97,8 @@ impl Listeners {
         }
         for (wanted, socket) in plan.fresh {
             let (address, stop) = (socket.local_addr()?, takers.take(wanted, &socket)?);
-            info!(%address, "{}listening", prefix(wanted.what));
+            let tls = wanted.what == What::Rtmp { tls: true };
+            info!(%address, tls, "{}listening", prefix(wanted.what));
             self.0.push(Open { wanted, socket, stop });
         }
         Ok(())
@@ -102,9 +106,12 @@ impl Listeners {
 
     /// Where RTMP is served, `ip:port`, with the ports really bound.
     pub(super) fn rtmp(&self) -> Vec<String> {
-        let rtmp = self.0.iter().filter(|open| open.wanted.what == What::Rtmp);
-        let bound = rtmp.filter_map(|open| open.socket.local_addr().ok());
-        bound.map(|address| address.to_string()).collect()
+        let shown = |open: &Open| {
+            let What::Rtmp { tls } = open.wanted.what else { return None };
+            let scheme = if tls { "rtmps://" } else { "" };
+            Some(format!("{scheme}{}", open.socket.local_addr().ok()?))
+        };
+        self.0.iter().filter_map(shown).collect()
     }
 }
 
@@ -113,11 +120,11 @@ impl Takers {
     fn take(&self, wanted: Wanted, socket: &TcpListener) -> anyhow::Result<CancellationToken> {
         let socket = socket.try_clone()?;
         match wanted.what {
-            What::Rtmp => {
-                let stop = self.context.stop.child_token();
+            What::Rtmp { tls } => {
+                let stop = self.context.leaving.players.child_token();
                 let shards = self.shards.upgrade().context("stopping")?;
                 let context = Arc::clone(&self.context);
-                let acceptor = Acceptor::new(context, shards, socket, stop.clone())?;
+                let acceptor = Acceptor::new(context, shards, socket, tls, stop.clone())?;
                 self.tasks.spawn(acceptor.run());
                 Ok(stop)
             }
@@ -137,12 +144,13 @@ impl Takers {
 }
 
 fn wanted(config: &Config) -> Vec<Wanted> {
-    let taken = |address: SocketAddr| {
-        config.listen.iter().any(|other| other.is_ipv4() && other.port() == address.port())
-    };
-    let rtmp = config.listen.iter().map(|&address| {
-        let only_v6 = address.is_ipv6() && taken(address);
-        Wanted { what: What::Rtmp, address, only_v6 }
+    let plain = config.listen.iter().map(|address| (*address, false));
+    let secure = if config.rtmps.enabled { config.rtmps.listen.as_slice() } else { &[] };
+    let all: Vec<_> = plain.chain(secure.iter().map(|address| (*address, true))).collect();
+    let taken = |port: u16| all.iter().any(|(other, _)| other.is_ipv4() && other.port() == port);
+    let rtmp = all.iter().map(|&(address, tls)| {
+        let only_v6 = address.is_ipv6() && taken(address.port());
+        Wanted { what: What::Rtmp { tls }, address, only_v6 }
     });
     let (api, exporter) = (&config.http_api, &config.exporter);
     let http = [
@@ -181,14 +189,15 @@ fn open(wanted: Wanted, gone: &[&Open]) -> anyhow::Result<TcpListener> {
 /// In front of what is said of a listener.
 fn prefix(what: What) -> String {
     match what {
-        What::Rtmp => String::new(),
+        What::Rtmp { .. } => String::new(),
         What::Http(_) => format!("{}: ", name(what)),
     }
 }
 
 fn name(what: What) -> &'static str {
     match what {
-        What::Rtmp => "listener",
+        What::Rtmp { tls: false } => "listener",
+        What::Rtmp { tls: true } => "rtmps listener",
         What::Http(Serve::Api) => "http_api",
         What::Http(Serve::Metrics) => "exporter",
     }

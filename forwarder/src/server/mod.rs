@@ -1,6 +1,7 @@
 //! The running server: binds, starts the shards, and stops them when it is told to.
 
 mod clients;
+mod leaving;
 mod listeners;
 mod process;
 mod reload;
@@ -30,6 +31,9 @@ use reload::{Reloader, Reloads};
 
 /// How often streams whose grace time is over are looked for, and rates are sampled.
 const SWEEP: Duration = Duration::from_millis(500);
+
+/// How often the files of certificates are looked at.
+const RENEWAL_LOOK: Duration = Duration::from_secs(5);
 
 /// While the process stops it looks so often whether streams can end.
 const STOP_SWEEP: Duration = Duration::from_millis(50);
@@ -93,6 +97,9 @@ impl Server {
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
         warn_of_send_bounds(&context.config());
+        if context.config().rtmps.enabled {
+            context.tls.certificates.load(&context.config().rtmps.certificate)?;
+        }
 
         let registry = Arc::new(Registry::default());
         let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&registry)));
@@ -109,6 +116,7 @@ impl Server {
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
+        tasks.spawn(until(end.clone(), follow_certificates(Arc::clone(&context))));
         let source = clients::Source {
             sampler,
             summaries: Arc::default(),
@@ -138,10 +146,18 @@ impl Server {
         let open = self.context.totals.open.load(std::sync::atomic::Ordering::Relaxed);
         let (drain_timeout, reloads) = (self.context.config().drain_timeout, self.reloads.clone());
         info!(connections = open, timeout = ?drain_timeout, "stopping gracefully");
+        let until = tokio::time::Instant::now() + drain_timeout;
+        tokio::select! {
+            () = leaving::see_off(&self.context, drain_timeout) => {}
+            _ = signals.next(&reloads) => {
+                warn!("stopped at once by a second signal");
+                return Ok(());
+            }
+        }
         self.context.stop.cancel();
         tokio::select! {
             () = self.drain() => info!("stopped"),
-            () = tokio::time::sleep(drain_timeout) => warn!("stopped before all was drained"),
+            () = tokio::time::sleep_until(until) => warn!("stopped before all was drained"),
             _ = signals.next(&reloads) => warn!("stopped at once by a second signal"),
         }
         Ok(())
@@ -194,6 +210,24 @@ async fn sample_clients(source: clients::Source) {
         tick.tick().await;
         if source.sampler.config().http_api.enabled {
             source.sample().await;
+        }
+    }
+}
+
+/// Shows certificates that were renewed. Their files may be on a slow disk.
+async fn follow_certificates(context: Arc<Context>) {
+    let mut tick = tokio::time::interval(RENEWAL_LOOK);
+    loop {
+        tick.tick().await;
+        let context = Arc::clone(&context);
+        if !context.config().rtmps.enabled {
+            continue;
+        }
+        let followed = tokio::task::spawn_blocking(move || {
+            context.tls.certificates.follow(&context.config().rtmps.certificate);
+        });
+        if let Err(error) = followed.await {
+            warn!(%error, "certificates not looked at");
         }
     }
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::listeners::{Listeners, Takers};
 use super::process;
 use crate::config::{self, Config, ConfigError, Fault, Loaded, Takes, When};
-use crate::conn::warn_of_send_bounds;
+use crate::conn::{Context, warn_of_send_bounds};
 use crate::splice::WhyNot;
 use crate::status::reload::{Changed, ConfigStatus, Outcome, Refused, Reloaded};
 use crate::telemetry::Level;
@@ -92,7 +92,7 @@ impl Reloads {
 impl Reloader {
     /// Reloads when asked, one after the other, until the process stops.
     pub(super) async fn run(mut self) {
-        let stop = self.takers.context.stop.clone();
+        let stop = self.takers.context.leaving.players.clone();
         loop {
             let reply = tokio::select! {
                 () = stop.cancelled() => return,
@@ -132,6 +132,7 @@ impl Reloader {
         let next = Arc::new(next);
         let context = &self.takers.context;
         context.live.replace(Arc::clone(&next));
+        reload_certificates(Arc::clone(context)).await;
         if let Err(error) = self.listeners.apply(plan, &self.takers) {
             notes.push(format!("a listener was lost: {error:#}"));
         }
@@ -154,6 +155,21 @@ impl Reloader {
         }
         let changes = changes.into_iter().map(changed).collect();
         Ok(Reloaded { changes, notes })
+    }
+}
+
+/// Reads the certificates again that clients are shown and targets are held to. That they can be
+/// used was seen with the file.
+async fn reload_certificates(context: Arc<Context>) {
+    let read = tokio::task::spawn_blocking(move || {
+        let config = context.config();
+        match config.rtmps.enabled {
+            true => context.tls.reload(&config.rtmps.certificate),
+            false => context.tls.trust.forget(),
+        }
+    });
+    if let Err(error) = read.await {
+        warn!(%error, "certificates not looked at");
     }
 }
 

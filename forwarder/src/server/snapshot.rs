@@ -149,6 +149,8 @@ impl Sampler {
                 connections: totals.connections.load(Relaxed),
                 refused: totals.refused.load(Relaxed),
                 errors: totals.errors.load(Relaxed),
+                tls_connections: totals.tls_connections.load(Relaxed),
+                tls_failures: totals.tls_failures.load(Relaxed),
                 received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),

@@ -13,7 +13,9 @@ fn documented() -> Vec<(String, String)> {
     let (mut table, mut comment, mut all) = (String::new(), String::new(), Vec::new());
     let mut in_comment = false;
     for line in EVERY_KEY.lines() {
-        let line = line.strip_prefix("#pid").map_or(line.to_owned(), |rest| format!("pid{rest}"));
+        // Keys without a default stand in a comment, without a space before them.
+        let key = line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic));
+        let line = key.unwrap_or(line);
         if let Some(name) = line.strip_prefix('[') {
             table = format!("{}.", name.trim_matches(['[', ']']));
         } else if let Some(text) = line.strip_prefix('#') {

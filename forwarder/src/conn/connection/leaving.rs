@@ -1,43 +1,84 @@
-//! A client that has to leave although it, its stream and the process are well.
+//! A connection while the process is about to stop.
 
 use std::time::Instant;
 
-use super::role::{Role, Waiting};
-use super::{Connection, END_LINGER, PLAY_FAILED};
-use crate::conn::end::End;
+use tokio_util::sync::CancellationToken;
 
-const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
-const WHY: &str = "its vhost is not served any more";
+use super::Connection;
+use super::role::Role;
+use crate::conn::Shard;
+use crate::conn::end::End;
+use crate::conn::leaving::{Movable, Stage};
+use crate::rtmp::session::ConnectRequest;
+
+impl Stage {
+    /// Cancelled when it begins. Every connection asks this whenever it is woken.
+    pub(super) fn token(self, shard: &Shard) -> &CancellationToken {
+        match self {
+            Self::Players => shard.leave(),
+            Self::Publishers => &shard.context().leaving.publishers,
+            Self::Stop => shard.stop(),
+        }
+    }
+}
 
 impl Connection {
-    /// Its vhost is not served any more: it is told in the words it knows. Whoever has a leg is
-    /// closed, as nothing may be said in the middle of what the leg moves.
-    pub(super) fn on_leave(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        if self.shard.stop().is_cancelled() {
+    /// Notes whether the client can be asked to go.
+    pub(super) fn note_movable(&mut self, connect: &ConnectRequest) {
+        let can_go = connect.reconnects || connect.unread;
+        self.movable = can_go.then(|| Movable::new(self.shard.context()));
+    }
+
+    /// `stage` has begun. The next one; `None`: there is none, the process stops.
+    pub(super) fn on_stage(&mut self, stage: Stage) -> Result<Option<Stage>, End> {
+        match stage {
+            Stage::Players => {
+                self.ask_player()?;
+                Ok(Some(Stage::Publishers))
+            }
+            Stage::Publishers => {
+                if self.movable.is_some() && self.publishes() {
+                    self.ask_to_leave();
+                }
+                Ok(Some(Stage::Stop))
+            }
+            Stage::Stop => Ok(None),
+        }
+    }
+
+    fn publishes(&self) -> bool {
+        matches!(
+            self.role,
+            Role::Publishing { .. } | Role::AskedPublish { .. } | Role::Carried { .. }
+        )
+    }
+
+    fn ask_player(&mut self) -> Result<(), End> {
+        let publishes = self.publishes();
+        let Some(movable) = &mut self.movable else { return Ok(()) };
+        if publishes {
+            movable.publishes();
             return Ok(());
         }
-        match &self.role {
-            Role::Playing { msid, .. } => {
-                let msid = *msid;
+        match &self.connect {
+            // Its player must not hear that the stream is over: the edge has others to ask, and goes
+            // on from the message border at which this ends.
+            Some(connect) if connect.unread => {
                 self.stop_playing()?;
-                self.session.finish_play(msid);
-                self.close_at = Some(now + END_LINGER);
+                self.close_at = Some(Instant::now());
             }
-            Role::Publishing { msid, .. }
-            | Role::AskedPublish { waiting: Waiting { msid, .. }, .. } => {
-                let msid = *msid;
-                self.role = Role::None;
-                self.refuse(msid, PUBLISH_DENIED, WHY, now);
-            }
-            Role::AskedPlay { asked, .. } => {
-                let msid = asked.request.msid;
-                self.role = Role::None;
-                self.refuse(msid, PLAY_FAILED, WHY, now);
-            }
-            Role::Legged { .. } | Role::Carried { .. } => return Err(End::Closed(WHY)),
-            Role::None => self.close_soon(now),
+            // What is said to it is its origin's.
+            _ if matches!(self.role, Role::Legged { .. }) => self.movable = None,
+            _ => self.ask_to_leave(),
         }
         Ok(())
+    }
+
+    /// Asks the client to connect again, in the app it is in.
+    fn ask_to_leave(&mut self) {
+        let config = self.shard.context().config();
+        let to = config.drain_to.as_deref();
+        let to = to.zip(self.connect.as_ref()).map(|(to, connect)| format!("{to}/{}", connect.app));
+        self.session.request_reconnect(to.as_deref());
     }
 }

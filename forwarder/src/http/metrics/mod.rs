@@ -82,6 +82,13 @@ fn of_totals(page: &mut Page, snapshot: &Snapshot) {
         "Connections ended by a protocol error, a limit or a deadline.",
     )
     .is(totals.errors);
+    page.counter(
+        "forwarder_tls_connections_total",
+        "Of the connections accepted those that began with TLS.",
+    )
+    .is(totals.tls_connections);
+    page.counter("forwarder_tls_failures_total", "Clients and targets with whom there was no TLS.")
+        .is(totals.tls_failures);
     page.counter("forwarder_receive_bytes_total", "Bytes received from publishers and origins.")
         .is(totals.received_bytes);
     page.counter("forwarder_send_bytes_total", "Bytes sent to players and destinations.")
