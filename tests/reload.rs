@@ -5,11 +5,12 @@ mod common;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
-use common::compare::{Start, assert_same_sequence};
+use common::compare::{Start, assert_same_sequence, assert_whole_messages};
 use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder, Seen};
 use common::process::resident;
 use common::server::{Server, Setup, http, http_get};
+use common::sink::Sink;
 use common::{free_address, seconds, wait_until};
 use forwarder::status::reload::{Refused, Reloaded};
 use nix::sys::signal::Signal;
@@ -381,4 +382,72 @@ fn a_conf_of_srs_is_reloaded_as_srs_is_asked_to() {
     assert_eq!(ask("reload")["code"], 1061);
     assert_eq!(ask("raw")["http_api"]["raw_api"]["allow_reload"], false);
     watched.assert_whole("SRS's file");
+}
+
+/// From the environment, for those who want more of it.
+fn number(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().map_or(usual, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn under_load_nothing_is_lost_that_is_not_about_it() {
+    let (n, forwards) = (number("RELOAD_PLAYERS", 60), number("RELOAD_FORWARDS", 10));
+    let sinks: Vec<Sink> = (0..forwards + 2).map(|_| Sink::start(free_address())).collect();
+    let [usual @ .., added, of_b] = &*sinks else { panic!("two and more") };
+    let [removed, kept @ ..] = usual else { panic!("one and more") };
+    let setup = |first: &Sink| {
+        let all: Vec<_> = std::iter::once(first).chain(kept).map(|sink| sink.address).collect();
+        let setup = Setup::new().forward_to(&all).global("max_connections = 5000");
+        setup.vhost("b.test", &[of_b.address]).vhost("c.test", &[])
+    };
+    let server = setup(removed).start();
+    let source = Synthetic { frame_bytes: 900, ..Synthetic::default() };
+    let watch = |path: &str, players| Watched::start(server.rtmp, path, source, players);
+    let Watched { live, players } = watch("live/a", n - 2 * (n / 4));
+    let others = [watch("live/b?vhost=b.test", n / 4), watch("live/c?vhost=c.test", n / 4)];
+    let forwarded = |sinks: &[Sink]| sinks.iter().all(|sink| sink.count() > 20);
+    wait_until("all destinations have it", seconds(60), || forwarded(usual) && of_b.count() > 20);
+
+    let text = setup(added).text(server.rtmp, server.api);
+    let third = "name = \"c.test\"\n";
+    server.write(&text.replace(third, &format!("{third}chunk_size = 4096\n")));
+    let reloaded = server.reload().unwrap_or_else(|refused| panic!("{}", refused.shown));
+    assert_eq!(
+        told(&reloaded),
+        ["vhost.forward.destination: 1 added, 1 removed", "vhost.chunk_size: 16384 -> 4096"]
+    );
+    let left = || removed.received().pop().is_some_and(|it| it.unpublished && it.closed);
+    wait_until("one is taken leave of", seconds(30), left);
+    wait_until("one has it", seconds(30), || added.count() > 50);
+    live.wait_more(50);
+    assert!(server.reload().expect("fine").changes.is_empty());
+    live.wait_more(50);
+
+    let streams = server.status().streams;
+    let status = streams.iter().flat_map(|stream| &stream.forwards);
+    let status: Vec<_> = status.filter(|forward| forward.state == "forwarding").collect();
+    assert_eq!(status.len(), forwards + 1, "{status:?}");
+    assert!(status.iter().all(|forward| forward.connects == 1), "{status:?}");
+    let sent = live.stop(End::Polite);
+    let last = sent.iter().rfind(|tag| tag.is_frame()).expect("frames");
+    for (at, player) in players.into_iter().enumerate() {
+        wait_until("the last frame", seconds(60), || player.has(last) || player.ended());
+        let label = format!("player {at}");
+        assert_same_sequence(&label, &sent, &player.tags(), Start::Keyframe);
+    }
+    for (at, sink) in kept.iter().chain([added]).enumerate() {
+        let said = || sink.received().pop().is_some_and(|it| it.unpublished);
+        wait_until("the end of the stream", seconds(60), said);
+        let received = sink.received();
+        assert_eq!(received.len(), 1, "destination {at} was dialled again");
+        let label = format!("destination {at}");
+        assert_same_sequence(&label, &sent, &received[0].tags, Start::Keyframe);
+    }
+    let received = removed.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!(assert_whole_messages("the one that is gone", &sent, &received[0].tags), 0);
+    assert_eq!(of_b.received().len(), 1);
+    for (watched, name) in others.into_iter().zip(["b", "c"]) {
+        watched.assert_whole(name);
+    }
 }

@@ -34,6 +34,10 @@ pub struct Snapshot {
     pub pulls: Vec<PullStatus>,
     /// Players of an edge with a connection to an origin of their own.
     pub legs: Vec<LegStatus>,
+    /// Names that destinations are found by.
+    pub names: Vec<NameStatus>,
+    /// Streams whose backend is asked where they go.
+    pub backends: Vec<BackendStatus>,
     /// Streams with a publisher, waiting players or a grace time running.
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
@@ -74,6 +78,8 @@ pub struct Totals {
     pub skips: u64,
     /// What legs moved.
     pub legs: LegTotals,
+    /// Questions to backends of forwards without an answer.
+    pub backend_failures: u64,
 }
 
 /// What all legs moved since start, also those that are gone.
@@ -201,13 +207,46 @@ pub struct LegStatus {
     pub connects: u64,
 }
 
+/// What a backend said of where a stream goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendStatus {
+    /// Vhost.
+    pub vhost: String,
+    /// App.
+    pub app: String,
+    /// Name.
+    pub stream: String,
+    /// Whether there was an answer.
+    pub answered: bool,
+    /// The destinations of the last one, without keys.
+    pub destinations: Vec<String>,
+    /// Why there was none to the last question, or what was wrong with it; empty: nothing.
+    pub last_error: String,
+}
+
+/// A name of DNS, and the destinations it stands for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameStatus {
+    /// As it is configured: `dns+host:port` or `srv+service`.
+    pub name: String,
+    /// Its addresses, `ip:port`.
+    pub addresses: Vec<String>,
+    /// Why the last look-up failed, or a part of it; empty if it did not.
+    pub last_error: String,
+}
+
 /// One stream's forward to one destination, or a publish that an edge relays to an origin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ForwardStatus {
-    /// `host:port`.
+    /// `host:port` or a URL, without keys; with a number behind it if several look the same.
     pub destination: String,
-    /// `connecting`, `forwarding`, `waiting` (for the next attempt) or `stopped`.
+    /// The name it was found by, or `backend`; empty if the configuration names it.
+    pub found_by: String,
+    /// `connecting`, `forwarding`, `stalled` (nothing is acknowledged), `draining` (it is to end),
+    /// `waiting` (for the next attempt) or `stopped`.
     pub state: String,
     /// Attempts since it last forwarded.
     pub attempt: u32,
@@ -221,6 +260,8 @@ pub struct ForwardStatus {
     pub sent_bytes: u64,
     /// How far behind the live edge it reads, milliseconds.
     pub lag_ms: u64,
+    /// Bytes it still has to be sent.
+    pub queue_bytes: u64,
     /// Skips to a keyframe.
     pub skips: u64,
     /// When it last forwarded, milliseconds since 1970; 0: never.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub mod cases;
 pub mod compare;
+pub mod dns;
 pub mod external;
 pub mod flv;
 pub mod legs;

@@ -27,6 +27,7 @@ const NEEDS: &[Need] = &[
         package: "libnginx-mod-rtmp",
         proof: Proof::File("/usr/lib/nginx/modules/ngx_rtmp_module.so"),
     },
+    Need { package: "dnsmasq-base", proof: Proof::Program("dnsmasq") },
     Need { package: "iproute2", proof: Proof::Program("ip") },
     Need { package: "prometheus", proof: Proof::Program("promtool") },
     Need { package: "python3-venv", proof: Proof::Module("ensurepip") },

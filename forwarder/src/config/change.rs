@@ -162,6 +162,10 @@ const NOW: &[&str] = &[
     "vhost.forward.enabled",
     "vhost.forward.destination",
     "vhost.forward.to",
+    "vhost.forward.backend",
+    "vhost.forward.backend_timeout",
+    "vhost.forward.backend_failure",
+    "vhost.forward.backend_interval",
     "vhost.edge.enabled",
     "vhost.edge.origin",
 ];
@@ -169,6 +173,7 @@ const NOW: &[&str] = &[
 /// Keys whose changes hold for what begins from then on.
 const NEXT: &[&str] = &[
     "chunk_size",
+    "resolver",
     "rtmps.handshake_timeout",
     "tls.ca",
     "tls.insecure",

@@ -27,6 +27,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         max_connections: file.max_connections,
         threads: file.threads,
         pid: file.pid,
+        resolver: file.resolver,
         drain_timeout: file.drain_timeout,
         drain_to: file.drain_to,
         kernel: file.kernel,
@@ -110,6 +111,8 @@ struct File {
     threads: usize,
     #[serde(deserialize_with = "serial::optional_path")]
     pid: Option<PathBuf>,
+    #[serde(deserialize_with = "serial::resolver")]
+    resolver: Option<SocketAddr>,
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
     #[serde(deserialize_with = "serial::optional_server")]
@@ -137,6 +140,7 @@ impl Default for File {
             max_connections,
             threads,
             pid,
+            resolver,
             drain_timeout,
             drain_to,
             kernel,
@@ -154,6 +158,7 @@ impl Default for File {
             max_connections,
             threads,
             pid,
+            resolver,
             drain_timeout,
             drain_to,
             kernel,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{ForwardUrl, NOTSENT_LOWAT, serial};
+use super::{BackendFailure, ForwardTarget, HttpUrl, NOTSENT_LOWAT, serial};
 use crate::rtmp::url::StreamKey;
 
 /// `[vhost.forward]`
@@ -14,8 +14,26 @@ pub struct Forward {
     /// Off by default, as in SRS. On: there is a destination.
     pub enabled: bool,
     /// Where every stream goes, all different.
-    #[serde(deserialize_with = "serial::forward_urls", serialize_with = "serial::write_urls")]
-    pub destination: Vec<ForwardUrl>,
+    #[serde(
+        deserialize_with = "serial::forward_targets",
+        serialize_with = "serial::write_targets"
+    )]
+    pub destination: Vec<ForwardTarget>,
+    /// Who is asked where else a stream goes, by HTTP.
+    #[serde(
+        deserialize_with = "serial::backend",
+        serialize_with = "serial::write_backend",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub backend: Option<HttpUrl>,
+    /// How long its answer may take.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub backend_timeout: Duration,
+    /// What becomes of a publisher without an answer.
+    pub backend_failure: BackendFailure,
+    /// How often it is asked again while the stream is published; 0: not by itself.
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
+    pub backend_interval: Duration,
     /// How long a TCP connect may take.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub connect_timeout: Duration,
@@ -54,8 +72,8 @@ pub struct Forward {
 #[serde(deny_unknown_fields)]
 pub struct ForwardTo {
     /// Where to.
-    #[serde(deserialize_with = "serial::forward_url", serialize_with = "serial::write_url")]
-    pub url: ForwardUrl,
+    #[serde(deserialize_with = "serial::forward_target", serialize_with = "serial::write_target")]
+    pub url: ForwardTarget,
     /// The apps whose streams go there.
     #[serde(default)]
     pub app: Pattern,
@@ -76,17 +94,22 @@ pub struct Pattern(String);
 impl Forward {
     /// Whether a stream may be sent anywhere.
     pub fn has_destination(&self) -> bool {
-        !self.destination.is_empty() || !self.to.is_empty()
+        !self.destination.is_empty() || !self.to.is_empty() || self.backend.is_some()
+    }
+
+    /// Every place and name that streams may go to.
+    pub fn targets(&self) -> impl Iterator<Item = &ForwardTarget> {
+        self.destination.iter().chain(self.to.iter().map(|to| &to.url))
     }
 
     /// Where the stream `key` goes, and whether its publisher's parameters go along.
-    pub fn of(&self, key: &StreamKey) -> impl Iterator<Item = (&ForwardUrl, bool)> {
-        let all = self.destination.iter().map(|url| (url, url.passes_param()));
+    pub fn of(&self, key: &StreamKey) -> impl Iterator<Item = (&ForwardTarget, bool)> {
+        let all = self.destination.iter().map(|it| (it, it.url.passes_param()));
         let some = self
             .to
             .iter()
             .filter(|to| to.app.matches(key.app()) && to.stream.matches(key.stream()))
-            .map(|to| (&to.url, to.param.unwrap_or(to.url.passes_param())));
+            .map(|to| (&to.url, to.param.unwrap_or(to.url.url.passes_param())));
         all.chain(some)
     }
 }
@@ -96,6 +119,10 @@ impl Default for Forward {
         Self {
             enabled: false,
             destination: Vec::new(),
+            backend: None,
+            backend_timeout: Duration::from_secs(3),
+            backend_failure: BackendFailure::default(),
+            backend_interval: Duration::ZERO,
             connect_timeout: Duration::from_secs(3),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(3),

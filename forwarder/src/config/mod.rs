@@ -2,11 +2,13 @@
 //!
 //! The words are SRS's. What a key may be is checked while it is read, so every refusal names its
 //! file and line, shows the text and says the mend.
+mod backend;
 mod change;
 mod destination;
 mod error;
 mod file;
 mod forward;
+mod forward_target;
 mod forward_url;
 mod http_url;
 mod live;
@@ -25,11 +27,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use backend::{Backend, BackendFailure};
 pub use change::{Change, Takes, changes, keep, takes};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 use error::Source;
 pub use error::{ConfigError, Fault, Position};
 pub use forward::{Forward, ForwardTo, Pattern};
+pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
@@ -59,6 +63,9 @@ pub struct Config {
     /// Where to write the process id, locked while running.
     #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
+    /// The DNS server that names are asked of; `None`: those that the system asks.
+    #[serde(serialize_with = "serial::write_display", skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
@@ -328,6 +335,7 @@ impl Default for Config {
             max_connections: 10_000,
             threads: 0,
             pid: None,
+            resolver: None,
             drain_timeout: Duration::from_secs(30),
             drain_to: None,
             kernel: When::Auto,

@@ -26,9 +26,17 @@ fn the_commented_file_is_the_default() {
 
 #[test]
 fn the_commented_file_has_every_key_and_no_other() {
-    let text = EVERY_KEY.replace("\n#pid = ", "\npid = ");
+    let shown =
+        |text: String, key: &str| text.replace(&format!("\n#{key} = "), &format!("\n{key} = "));
+    let text = ["pid", "resolver", "backend"].into_iter().fold(EVERY_KEY.to_owned(), shown);
+    let mut want = Config {
+        pid: Some("/run/forwarder.pid".into()),
+        resolver: "127.0.0.1:53".parse().ok(),
+        ..Config::default()
+    };
+    want.vhosts[0].forward.backend = "http://127.0.0.1:8085/api/v1/forward".parse().ok();
     let config = toml(&text);
-    assert_eq!(config, Config { pid: Some("/run/forwarder.pid".into()), ..Config::default() });
+    assert_eq!(config, want);
 
     let file: toml::Table = toml::from_str(&text).expect("TOML");
     let mut schema: toml::Table = toml::from_str(&config.to_toml()).expect("TOML");
@@ -64,7 +72,7 @@ fn the_cluster_on_one_machine_fits_together() {
     assert!(master.vhosts[0].forward.enabled);
     assert_eq!(destinations.len(), slaves.len());
     for (destination, slave) in destinations.iter().zip(slaves.map(toml)) {
-        assert_eq!(destination.at.port, slave.listen[0].port());
+        assert_eq!(destination.url.at.port, slave.listen[0].port());
         assert_ne!(slave.http_api.listen, master.http_api.listen);
         assert!(!slave.vhosts[0].forward.enabled);
     }
@@ -228,6 +236,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             listen: listen.iter().map(|it| SocketAddr::new(it.ip(), it.port())).collect(),
             max_connections,
             threads: 3,
+            resolver: listen.iter().next().map(|it| SocketAddr::new(it.ip(), 53)),
             pid,
             drain_timeout,
             drain_to: json.then(|| "rtmp://other.example:1936".to_owned()),
@@ -291,6 +300,12 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                     .iter()
                     .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
                     .collect(),
+                backend: hosts.iter().next().map(|host| {
+                    format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
+                }),
+                backend_timeout: a,
+                backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
+                backend_interval: c,
                 connect_timeout: d,
                 retry_min: c,
                 retry_max: a,

@@ -16,6 +16,7 @@ mod legged;
 mod listener;
 mod play;
 mod read;
+mod refusals;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
 mod secure;
@@ -40,6 +41,7 @@ pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use read::read_some;
+pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
 pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
@@ -60,6 +62,8 @@ pub struct Context {
     pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
+    /// Publishers that may be sent away after they were accepted.
+    pub refusals: Refusals,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
@@ -106,6 +110,7 @@ impl Context {
             splice: Arc::new(splice),
             live: Live::new(config),
             hub: Arc::default(),
+            refusals: Refusals::default(),
             upstream: Upstream::default(),
             tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),

@@ -85,6 +85,8 @@ pub(crate) struct Route {
     /// When this is cancelled the leg goes as soon as the stream has no publisher, instead of
     /// waiting for the next one; at once if it does not forward yet.
     pub(crate) leave: CancellationToken,
+    /// When this is cancelled the destination gets what is in its queue, and the end of the stream.
+    pub(crate) drain: CancellationToken,
     /// How long handshake and commands may take together.
     pub(crate) deadline: Duration,
 }
@@ -92,8 +94,8 @@ pub(crate) struct Route {
 impl Route {
     /// To publish as `names` for `source`.
     pub(crate) fn new(names: Names, source: Source) -> Self {
-        let leave = CancellationToken::new();
-        Self { names, source, leave, deadline: DIALOGUE_TIMEOUT }
+        let (leave, drain) = (CancellationToken::new(), CancellationToken::new());
+        Self { names, source, leave, drain, deadline: DIALOGUE_TIMEOUT }
     }
 }
 
@@ -107,6 +109,9 @@ pub(crate) struct Leg {
     leave: CancellationToken,
     /// `leave` is cancelled, and this was noticed.
     leaving: bool,
+    drain: CancellationToken,
+    /// As `leaving`, of `drain`.
+    draining: bool,
     /// Before it forwards: what the socket did not take yet.
     out: Vec<u8>,
     subscription: Option<Subscription>,
@@ -126,7 +131,7 @@ impl Leg {
         forward: &Forward,
         route: Route,
     ) -> Self {
-        let Route { names, source, leave, deadline } = route;
+        let Route { names, source, leave, drain, deadline } = route;
         let mut path = source.path;
         path.push(shard.context().instance.clone());
         let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
@@ -153,6 +158,8 @@ impl Leg {
             forward: forward.clone(),
             leave,
             leaving: false,
+            drain,
+            draining: false,
             out: Vec::new(),
             subscription: None,
             forwards_since: None,
@@ -170,6 +177,7 @@ impl Leg {
         let result = self.drive(&connected).await;
         self.account();
         self.entry.lag_ms.store(0, Ordering::Relaxed);
+        self.entry.queue_bytes.store(0, Ordering::Relaxed);
         let forwarded = self.forwards_since.map(|since| since.elapsed());
         result.map_err(|failure| Failure { forwarded, ..failure })
     }
@@ -195,6 +203,7 @@ impl Leg {
                 }
                 () = changed(self.subscription.as_ref()) => {}
                 () = self.leave.cancelled(), if !self.leaving => self.leaving = true,
+                () = self.drain.cancelled(), if !self.draining => self.begin_draining(),
                 // Once it forwards it goes on to the end of the stream.
                 () = stop.cancelled(), if self.subscription.is_none() => {
                     return Err(Failure::new("stopping"));
@@ -299,9 +308,12 @@ impl Leg {
             return Ok(true);
         }
         // Nothing was promised to the destination yet.
-        let Some(subscription) = &self.subscription else { return Ok(self.leaving) };
+        let Some(subscription) = &self.subscription else {
+            return Ok(self.leaving || self.draining);
+        };
         let state = subscription.state();
         self.entry.lag_ms.store(state.lag.as_millis() as u64, Ordering::Relaxed);
+        self.entry.queue_bytes.store(state.queued, Ordering::Relaxed);
         self.account();
         if let Some(error) = state.failed {
             return Err(Failure::new(error));
@@ -311,12 +323,20 @@ impl Leg {
         if nothing_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
         }
-        let over = state.ended || (self.leaving && !state.live);
+        let over = state.ended || self.draining || (self.leaving && !state.live);
         if over && state.drained && self.leave_at.is_none() {
             self.session.finish();
             self.leave_at = Some(now + GOODBYE);
         }
         Ok(false)
+    }
+
+    /// No more than what is in the queue now is to go there.
+    fn begin_draining(&mut self) {
+        self.draining = true;
+        if let Some(subscription) = &self.subscription {
+            subscription.end_here();
+        }
     }
 
     /// Says whether anything gets there.

@@ -3,20 +3,29 @@
 //! A destination is a player that we dial: once it said Publish.Start its socket is a subscriber of
 //! the stream like any other. What fails here never reaches the publisher or another destination.
 
+mod backend;
 mod backoff;
 mod dial;
+mod discovery;
 mod leg;
+mod place;
 mod status;
 mod task;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::config::{Destination, Forward, ForwardUrl};
+use crate::config::{BackendFailure, Config, Destination, Forward, ForwardTarget};
 use crate::conn::{Context, Shards};
 use crate::hub::{Phase, Stream};
+use crate::status::{BackendStatus, NameStatus};
+
+use backend::{Backends, Question};
+use discovery::{Discovery, Name};
+use place::Place;
 
 pub use status::{Entry, Registry};
 
@@ -28,19 +37,68 @@ pub(crate) use status::State;
 /// Servers a stream may come through before we do not forward it any further.
 const MAX_HOPS: usize = 4;
 
-/// Starts the forwards that should run.
+/// Starts the forwards that should run, and ends those that should not.
 #[derive(Debug)]
 pub struct Supervisor {
     context: Arc<Context>,
     shards: Arc<Shards>,
-    registry: Arc<Registry>,
+    shared: Arc<Forwards>,
     health: Mutex<HashMap<Destination, Arc<backoff::Health>>>,
 }
 
+/// What others see of forwarding.
+#[derive(Debug)]
+pub struct Forwards {
+    /// Each stream to each destination.
+    pub registry: Arc<Registry>,
+    discovery: Discovery,
+    backends: Backends,
+    /// Rung when a look at all streams is worth it.
+    changed: Arc<Notify>,
+}
+
+impl Forwards {
+    /// Nothing is forwarded yet.
+    pub fn new(context: &Arc<Context>) -> Self {
+        let changed = Arc::<Notify>::default();
+        let discovery = Discovery::new(Arc::clone(context), Arc::clone(&changed));
+        let backends = Backends::new(Arc::clone(context), Arc::clone(&changed));
+        Self { registry: Arc::default(), discovery, backends, changed }
+    }
+
+    /// Asks nobody any more.
+    fn rest(&self) {
+        self.discovery.follow(&HashSet::new());
+        self.backends.follow(Vec::new());
+    }
+
+    /// Has backends asked at once where the streams called `stream` go, or all, and then names looked
+    /// up too; how many.
+    pub fn refresh(&self, stream: Option<&str>) -> usize {
+        let names = if stream.is_none() { self.discovery.refresh() } else { 0 };
+        names + self.backends.refresh(stream)
+    }
+
+    /// The streams whose backends are asked.
+    pub fn backends(&self) -> Vec<BackendStatus> {
+        self.backends.status()
+    }
+
+    /// Questions to backends without an answer.
+    pub fn backend_failures(&self) -> u64 {
+        self.backends.failures()
+    }
+
+    /// The names that destinations are found by.
+    pub fn names(&self) -> Vec<NameStatus> {
+        self.discovery.status()
+    }
+}
+
 impl Supervisor {
-    /// A supervisor that registers what it starts in `registry`.
-    pub fn new(context: Arc<Context>, shards: Arc<Shards>, registry: Arc<Registry>) -> Self {
-        Self { context, shards, registry, health: Mutex::default() }
+    /// A supervisor that registers what it starts in `shared`.
+    pub fn new(context: Arc<Context>, shards: Arc<Shards>, shared: Arc<Forwards>) -> Self {
+        Self { context, shards, shared, health: Mutex::default() }
     }
 
     /// Looks at what is published, and where it should go, whenever that changes, until the process
@@ -54,53 +112,110 @@ impl Supervisor {
             configs.mark_unchanged();
             self.reconcile().await;
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.shared.rest(),
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = configs.changed() => if changed.is_err() { return },
+                () = self.shared.changed.notified() => {}
             }
         }
     }
 
     async fn reconcile(&self) {
-        self.registry.forget_done();
+        let registry = &self.shared.registry;
+        registry.forget_done();
         let config = self.context.config();
-        for stream in self.context.hub.list() {
-            if !matches!(stream.phase(), Phase::Live | Phase::Grace(_)) {
+        let mut streams = self.context.hub.list();
+        streams.retain(|stream| matches!(stream.phase(), Phase::Live | Phase::Grace(_)));
+        self.follow(&config, &streams);
+        for stream in &streams {
+            let Some(forward) = forward_of(&config, stream) else {
+                registry.keep(stream, &[]);
                 continue;
-            }
-            let Some(vhost) = config.vhost(stream.key().vhost()) else { continue };
-            if !vhost.forward.enabled {
-                continue;
-            }
-            for (url, pass_param) in vhost.forward.of(stream.key()) {
-                self.start(&stream, url, pass_param, &vhost.forward).await;
+            };
+            let places = self.places(stream, forward);
+            registry.keep(stream, &places);
+            for place in places {
+                self.start(stream, place, forward).await;
             }
         }
     }
 
-    async fn start(
+    /// Has backends asked and names looked up: those that are needed, and no others.
+    fn follow(&self, config: &Config, streams: &[Arc<Stream>]) {
+        let questions = streams.iter().filter_map(|stream| {
+            let (backend, source) = (forward_of(config, stream)?.asks()?, stream.source());
+            // What another server forwards to us was asked for there. A backend that names us would
+            // be asked again and again.
+            let is_ours = source.path.is_empty();
+            is_ours.then(|| (Arc::clone(stream), Question { backend, source }))
+        });
+        self.shared.backends.follow(questions.collect());
+        let forwards = config.vhosts.iter().filter(|vhost| vhost.enabled && vhost.forward.enabled);
+        let configured = forwards.flat_map(|vhost| vhost.forward.targets()).filter_map(Name::of);
+        let mut names: HashSet<Name> = configured.collect();
+        names.extend(self.shared.backends.all_targets().iter().filter_map(Name::of));
+        self.shared.discovery.follow(&names);
+    }
+
+    /// Where `stream` shall go.
+    fn places(&self, stream: &Arc<Stream>, forward: &Forward) -> Vec<Place> {
+        let mut places = Vec::new();
+        let asked = forward.asks().filter(|_| stream.source().path.is_empty());
+        let answer = self.shared.backends.targets(stream);
+        if asked.is_some_and(|it| it.failure == BackendFailure::Refuse) && answer.is_none() {
+            return places;
+        }
+        for (target, pass_param) in forward.of(stream.key()) {
+            self.add_places(target, pass_param, "", &mut places);
+        }
+        for target in answer.iter().flatten() {
+            self.add_places(target, target.url.passes_param(), "backend", &mut places);
+        }
+        places
+    }
+
+    fn add_places(
         &self,
-        stream: &Arc<Stream>,
-        url: &ForwardUrl,
+        target: &ForwardTarget,
         pass_param: bool,
-        forward: &Forward,
+        found_by: &str,
+        places: &mut Vec<Place>,
     ) {
+        let url = &target.url;
+        let Some(name) = Name::of(target) else {
+            return places.push(Place::fixed(url, pass_param, found_by));
+        };
+        let found = self.shared.discovery.found(&name);
+        places.extend(found.iter().map(|it| Place::found(url, pass_param, it, &name)));
+    }
+
+    async fn start(&self, stream: &Arc<Stream>, place: Place, forward: &Forward) {
+        let Some(entry) = self.shared.registry.begin(stream, &place) else { return };
         if stream.source().path.len() >= MAX_HOPS {
+            entry.failed("it came through too many servers");
+            entry.set(State::Stopped);
             return warn!(stream = %stream.key(), "not forwarded: it came through too many servers");
         }
-        let Some(entry) = self.registry.begin(stream, url) else { return };
         let task = task::Task {
-            health: self.health(&url.at),
+            health: self.health(&place.url.at),
             entry,
-            url: url.clone(),
-            pass_param,
+            place,
             forward: forward.clone(),
+            over: Arc::clone(&self.shared.changed),
         };
         self.shards.least_loaded().spawn(move |shard| task.run(shard)).await;
     }
 
     fn health(&self, destination: &Destination) -> Arc<backoff::Health> {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        // Addresses come and go.
+        health.retain(|_, health| Arc::strong_count(health) > 1);
         Arc::clone(health.entry(destination.clone()).or_default())
     }
+}
+
+/// How `stream` is forwarded, if it is.
+fn forward_of<'a>(config: &'a Config, stream: &Stream) -> Option<&'a Forward> {
+    let vhost = config.vhost(stream.key().vhost())?;
+    Some(&vhost.forward).filter(|forward| forward.enabled)
 }

@@ -81,6 +81,10 @@ impl Facts for Source {
         shards.kick(id, WITHIN).await
     }
 
+    fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        self.sampler.refresh_forwards(stream)
+    }
+
     async fn streams(&self) -> Vec<SrsStream> {
         let (clients, _) = self.all().await;
         srs::streams(&self.sampler, &clients)

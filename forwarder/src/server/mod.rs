@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use crate::config::{Config, When};
 use crate::conn::{Context, RATE_WINDOW, Shards, warn_of_send_bounds};
 use crate::edge::Edges;
-use crate::forward::{Registry, Supervisor};
+use crate::forward::{Forwards, Supervisor};
 use crate::privilege;
 use crate::splice::{Mode, Splice, WhyNot};
 use listeners::{Listeners, Takers};
@@ -96,23 +96,24 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
-        warn_of_send_bounds(&context.config());
-        if context.config().rtmps.enabled {
-            context.tls.certificates.load(&context.config().rtmps.certificate)?;
+        let config = context.config();
+        warn_of_send_bounds(&config);
+        if config.rtmps.enabled {
+            context.tls.certificates.load(&config.rtmps.certificate)?;
         }
 
-        let registry = Arc::new(Registry::default());
-        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&registry)));
+        let forwards = Arc::new(Forwards::new(&context));
+        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&forwards.registry)));
         let (reloads, asks) = Reloads::new(&origin.file);
         let sampler = Arc::new(snapshot::Sampler::new(
             Arc::clone(&context),
-            Arc::clone(&registry),
+            Arc::clone(&forwards),
             Arc::clone(&edges),
             shards.gauges(),
             reloads.clone(),
         ));
         let supervisor =
-            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&registry));
+            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&forwards));
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
@@ -219,12 +220,12 @@ async fn follow_certificates(context: Arc<Context>) {
     let mut tick = tokio::time::interval(RENEWAL_LOOK);
     loop {
         tick.tick().await;
-        let context = Arc::clone(&context);
-        if !context.config().rtmps.enabled {
+        let (context, config) = (Arc::clone(&context), context.config());
+        if !config.rtmps.enabled {
             continue;
         }
         let followed = tokio::task::spawn_blocking(move || {
-            context.tls.certificates.follow(&context.config().rtmps.certificate);
+            context.tls.certificates.follow(&config.rtmps.certificate);
         });
         if let Err(error) = followed.await {
             warn!(%error, "certificates not looked at");

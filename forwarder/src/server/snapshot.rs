@@ -9,7 +9,7 @@ use super::reload::Reloads;
 use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
-use crate::forward::Registry;
+use crate::forward::Forwards;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
 use crate::status::{Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
@@ -22,7 +22,7 @@ const LONG_WINDOW: Duration = Duration::from_secs(30);
 /// Takes snapshots, and the samples that rates need.
 pub(super) struct Sampler {
     context: Arc<Context>,
-    forwards: Arc<Registry>,
+    forwards: Arc<Forwards>,
     edges: Arc<Edges>,
     shards: Vec<Arc<Gauges>>,
     listen: Mutex<Vec<String>>,
@@ -48,7 +48,7 @@ struct Rate {
 impl Sampler {
     pub(super) fn new(
         context: Arc<Context>,
-        forwards: Arc<Registry>,
+        forwards: Arc<Forwards>,
         edges: Arc<Edges>,
         shards: Vec<Arc<Gauges>>,
         reloads: Reloads,
@@ -64,7 +64,7 @@ impl Sampler {
 
     /// Looks at the byte counters.
     pub(super) fn sample(&self, now: Instant) {
-        self.forwards.forget_done();
+        self.forwards.registry.forget_done();
         let streams = self.context.hub.list();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = HashMap::with_capacity(streams.len());
@@ -110,6 +110,11 @@ impl Sampler {
         !self.context.stop.is_cancelled()
     }
 
+    /// Has destinations looked for anew.
+    pub(super) fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        self.forwards.refresh(stream)
+    }
+
     /// Every stream.
     pub(super) fn streams(&self) -> Vec<Arc<Stream>> {
         self.context.hub.list()
@@ -144,6 +149,8 @@ impl Sampler {
             listen: self.listen.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             config: self.reloads.status(),
             pulls: self.edges.status(),
+            names: self.forwards.names(),
+            backends: self.forwards.backends(),
             streams,
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
@@ -155,6 +162,7 @@ impl Sampler {
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
                 legs: self.edges.leg_totals(),
+                backend_failures: self.forwards.backend_failures(),
             },
         }
     }
@@ -190,7 +198,7 @@ impl Sampler {
             video: name(video),
             audio: name(audio),
             skips: counters.skips.load(Relaxed),
-            forwards: self.forwards.of(stream, now),
+            forwards: self.forwards.registry.of(stream, now),
         }
     }
 }

@@ -2,7 +2,8 @@
 use std::time::Duration;
 
 use super::super::{
-    DestinationError, Edge, Forward, ForwardUrl, ForwardUrlError, Play, Publish, Vhost, values,
+    DestinationError, Edge, Forward, ForwardTarget, ForwardTargetError, HttpUrlError, Play,
+    Publish, Vhost, values,
 };
 use super::parse::Directive;
 use super::{ConfigError, Import, known};
@@ -134,10 +135,10 @@ impl Import {
         directive: &Directive,
         block: &[Directive],
     ) -> Result<(), ConfigError> {
-        let form = |text: &str| text.parse().map_err(|error: ForwardUrlError| error.to_string());
+        let form = |text: &str| text.parse().map_err(|error: ForwardTargetError| error.to_string());
         // SRS 1 and 2: `forward host:port host:port;` in the vhost itself.
         if directive.block.is_none() {
-            forward.destination = self.list::<ForwardUrl>(directive, form)?;
+            forward.destination = self.list::<ForwardTarget>(directive, form)?;
             forward.enabled = true;
             return Ok(());
         }
@@ -145,16 +146,20 @@ impl Import {
         for inner in self.first_of_each(block.iter().collect(), &[]) {
             match inner.name.text.as_str() {
                 "enabled" => {}
+                "destination" if enabled && block.iter().any(|it| it.name.text == "backend") => {
+                    self.note(inner, "with a backend SRS forwards to what that says alone");
+                }
                 "destination" => forward.destination = self.list(inner, form)?,
                 "backend" if enabled => {
-                    let why = "no backend would be asked where streams go";
-                    return Err(self.unsupported(inner, why));
+                    let word = self.one(inner)?;
+                    let form = |text: &str| text.parse().map_err(|e: HttpUrlError| e.to_string());
+                    forward.backend = Some(self.read(word, form)?);
                 }
                 "backend" => {}
                 _ => return Err(self.unknown(inner, known::FORWARD, &[])),
             }
         }
-        forward.enabled = enabled && !forward.destination.is_empty();
+        forward.enabled = enabled && forward.has_destination();
         if enabled && !forward.enabled {
             self.note(directive, "it has no destination");
         }

@@ -30,12 +30,12 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "a key of a feature that is not there",
-        "hls = true\n",
-        r#"f.toml:1:1: unknown key `hls`
+        "dash = true\n",
+        r#"f.toml:1:1: unknown key `dash`
   |
-1 | hls = true
-  | ^^^
-  = known here: listen, max_connections, threads, pid, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, chunk_size, log, http_api, exporter, vhost"#,
+1 | dash = true
+  | ^^^^
+  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, rtmps, tls, chunk_size, log, http_api, exporter, vhost"#,
     ),
     (
         "a key in the wrong table",

@@ -25,11 +25,13 @@ impl Connection {
                 self.ask_publish(key, source, vhost, msid);
             }
             Ok((key, source, vhost)) => {
-                let hub = &self.shard.context().hub;
+                let context = self.shard.context();
+                let lost = vhost.forward.may_refuse().then(|| context.refusals.watch(&source.peer));
+                let hub = &context.hub;
                 match hub.publish(&key, stream_options(&vhost), source, now) {
                     Ok(publisher) => {
                         let waiting = Waiting { key, msid, vhost, accepted: false, guard: None };
-                        self.begin_publish(publisher, waiting, None, now);
+                        self.begin_publish(publisher, waiting, lost, now);
                     }
                     Err(busy) => self.refuse(msid, BAD_NAME, &busy.to_string(), now),
                 }
@@ -66,6 +68,9 @@ impl Connection {
         }
         let (key, param, vhost) = self.resolve(&request.stream).map_err(|why| (BAD_NAME, why))?;
         let path = self.path().map_err(|why| ("NetStream.Publish.Denied", why.to_owned()))?;
-        Ok((key, Source { peer: self.peer.to_string(), param, path }, vhost))
+        let connect = self.connect.as_ref();
+        let tc_url = connect.map_or_else(String::new, |connect| connect.tc_url.clone());
+        let (client, peer) = (self.client.id().to_string(), self.peer.to_string());
+        Ok((key, Source { peer, client, tc_url, param, path }, vhost))
     }
 }

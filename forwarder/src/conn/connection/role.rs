@@ -81,7 +81,8 @@ pub(super) struct Asked {
     pub(super) vhost: Vhost,
 }
 
-/// A publish through an edge. Its fields are dropped after the publisher.
+/// A publish that somebody else may end, such as one through an edge. Its fields are dropped after
+/// the publisher.
 pub(super) struct Relay {
     pub(super) _guard: Option<DropGuard>,
     pub(super) lost: oneshot::Receiver<Refusal>,
@@ -97,7 +98,7 @@ pub(super) enum Change {
     Leg(Option<News>),
     /// Of a carrier; `None`: it is gone.
     Carrier(Option<EncoderNews>),
-    /// No origin takes what is published here any more.
+    /// No origin takes what is published here any more, or a backend has nothing to say of it.
     Lost(Refusal),
 }
 

@@ -39,6 +39,7 @@ fn render(snapshot: &Snapshot, process: &ProcessStatus, is_ready: bool, each: bo
     of_shards(&mut page, snapshot);
     of_legs(&mut page, snapshot);
     of_counts(&mut page, snapshot);
+    of_names(&mut page, snapshot);
     if each {
         each::render(&mut page, snapshot);
     }
@@ -153,7 +154,8 @@ fn of_counts(page: &mut Page, snapshot: &Snapshot) {
     });
     let mut family = page.gauge("forwarder_forwards", "Forwards and relayed publishes by state.");
     let forwards = streams.flat_map(|it| &it.forwards).map(|it| &*it.state);
-    states(&["connecting", "forwarding", "stalled", "waiting", "stopped"], forwards, |s, n| {
+    let known = ["connecting", "forwarding", "stalled", "draining", "waiting", "stopped"];
+    states(&known, forwards, |s, n| {
         family.with(&[("state", s)], n);
     });
     let mut family = page.gauge("forwarder_pulls", "Streams pulled from origins by state.");
@@ -161,6 +163,27 @@ fn of_counts(page: &mut Page, snapshot: &Snapshot) {
     states(&["connecting", "pulling", "waiting", "published here"], pulls, |s, n| {
         family.with(&[("state", s)], n);
     });
+}
+
+/// A configuration has few of them.
+fn of_names(page: &mut Page, snapshot: &Snapshot) {
+    let mut family = page.gauge(
+        "forwarder_discovery_up",
+        "1 if the last look-up of a name that destinations are found by was answered.",
+    );
+    for name in &snapshot.names {
+        family.with(&[("name", &*name.name)], u8::from(name.last_error.is_empty()));
+    }
+    let mut family =
+        page.gauge("forwarder_discovery_addresses", "Destinations that a name stands for.");
+    for name in &snapshot.names {
+        family.with(&[("name", &*name.name)], name.addresses.len());
+    }
+    page.counter(
+        "forwarder_backend_failures_total",
+        "Questions where a stream goes that a backend had no answer to.",
+    )
+    .is(snapshot.totals.backend_failures);
 }
 
 /// Counts `seen`; states that are `known` are told also if there are none.

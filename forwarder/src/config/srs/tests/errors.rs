@@ -269,13 +269,13 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = did you mean `mode`?"#,
     ),
     (
-        "a backend",
-        "vhost a { forward { enabled on; backend http://127.0.0.1:8085/f; } }",
-        r#"srs.conf:1:33: `backend http://127.0.0.1:8085/f` is not supported
+        "a backend over TLS",
+        "vhost a { forward { enabled on; backend https://h/f; } }",
+        r#"srs.conf:1:41: https:// is not supported
   |
-1 | vhost a { forward { enabled on; backend http://127.0.0.1:8085/f; } }
-  |                                 ^^^^^^^
-  = without it, no backend would be asked where streams go; if that is fine, take it out"#,
+1 | vhost a { forward { enabled on; backend https://h/f; } }
+  |                                         ^^^^^^^^^^^
+  = write http://, or put a proxy on this host in between"#,
     ),
     (
         "a URL that names no stream",
