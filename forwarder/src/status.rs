@@ -64,6 +64,8 @@ pub struct Totals {
     pub connections: u64,
     /// Connections refused by `max_connections`.
     pub refused: u64,
+    /// Publishes and plays refused by `security`, `refer` or `tokens`.
+    pub denied: u64,
     /// Connections ended by a protocol error, a limit or a deadline.
     pub errors: u64,
     /// Of the connections accepted those that began with TLS.
@@ -80,6 +82,24 @@ pub struct Totals {
     pub legs: LegTotals,
     /// Questions to backends of forwards without an answer.
     pub backend_failures: u64,
+    /// What HTTP hooks did.
+    pub hooks: HookTotals,
+}
+
+/// What HTTP hooks did since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookTotals {
+    /// Requests whether a client may come.
+    pub asked: u64,
+    /// Requests that told of an end.
+    pub told: u64,
+    /// Requests of both kinds that had no answer.
+    pub failed: u64,
+    /// Publishes and plays refused by an answer, or because there was none.
+    pub refused: u64,
+    /// Ends that were not told, because too many waited.
+    pub dropped: u64,
 }
 
 /// What all legs moved since start, also those that are gone.

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::Config;
 use crate::http::{Facts, Options, Serve, serve};
 use crate::status::reload::{ConfigStatus, Outcome, Reloaded};
+use crate::status::srs::Identity;
 use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
@@ -81,6 +82,7 @@ impl Facts for Told {
             crossdomain: true,
             token: String::new(),
             raw_reload: false,
+            identity: Identity::draw(),
         }
     }
 

@@ -327,6 +327,37 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                     })
                     .collect(),
             },
+            hooks: Hooks {
+                enabled: on,
+                on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
+                on_play: vec![
+                    "http://[::1]/".parse().expect("a URL"),
+                    "http://h/".parse().expect("a URL"),
+                ],
+                timeout: d,
+                on_failure: if on { OnFailure::Allow } else { OnFailure::Refuse },
+                ..Hooks::default()
+            },
+            security: Security {
+                enabled: on,
+                allow_publish: vec!["all".parse().expect("a network")],
+                deny_play: vec![
+                    "10.1.0.0/16".parse().expect("a network"),
+                    "2001:db8::/33".parse().expect("a network"),
+                ],
+                ..Security::default()
+            },
+            refer: Refer {
+                enabled: on,
+                play: vec!["a.example".parse().expect("a domain")],
+                ..Refer::default()
+            },
+            tokens: Tokens {
+                publish: on,
+                play: on,
+                secret: vec!["0123456789abcdef-._~".parse().expect("a key")],
+                ..Tokens::default()
+            },
             edge: Edge {
                 enabled: on,
                 origin: hosts

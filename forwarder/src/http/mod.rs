@@ -29,13 +29,13 @@ use axum::extract::connect_info::Connected;
 use axum::http::{StatusCode, header};
 use axum::routing::{MethodRouter, get, post};
 use axum::serve::IncomingStream;
-use envelope::{Identity, refusal};
+use envelope::{Stationery, refusal};
 use limited::Limited;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::status::reload::Outcome;
-use crate::status::srs::{SrsStream, SrsVhost, Summary};
+use crate::status::srs::{Identity, SrsStream, SrsVhost, Summary};
 use crate::status::{ClientPage, ClientQuery, ClientStatus, ProcessStatus, Snapshot};
 
 /// How long requests that are being answered may take once the API shall stop.
@@ -92,6 +92,8 @@ pub struct Options {
     pub token: String,
     /// It may be reloaded in SRS's way too.
     pub raw_reload: bool,
+    /// Who answers.
+    pub identity: Identity,
 }
 
 /// What a listener serves.
@@ -106,7 +108,7 @@ pub enum Serve {
 /// What answers share.
 #[derive(Clone)]
 struct Api<F> {
-    identity: Arc<Identity>,
+    identity: Arc<Stationery>,
     facts: F,
 }
 
@@ -129,7 +131,8 @@ pub async fn serve<F: Facts>(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let router = router(what, Api { identity: Arc::new(Identity::draw()), facts });
+    let identity = Arc::new(Stationery(facts.options().identity));
+    let router = router(what, Api { identity, facts });
     let router = router.into_make_service_with_connect_info::<Peer>();
     let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router)
         .with_graceful_shutdown(stopping.cancelled_owned())

@@ -5,8 +5,15 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::status::reload::Reloaded;
 
-const OPTIONS: Options =
-    Options { series_of_streams: true, crossdomain: true, token: String::new(), raw_reload: false };
+fn options() -> Options {
+    Options {
+        series_of_streams: true,
+        crossdomain: true,
+        token: String::new(),
+        raw_reload: false,
+        identity: Identity::draw(),
+    }
+}
 
 /// Twelve clients, the later the more skips.
 #[derive(Clone)]
@@ -22,7 +29,7 @@ impl Facts for Told {
     }
 
     fn options(&self) -> Options {
-        OPTIONS
+        options()
     }
 
     async fn reload(&self) -> Outcome {

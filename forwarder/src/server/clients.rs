@@ -52,6 +52,7 @@ impl Facts for Source {
             crossdomain: api.crossdomain,
             token: api.token.clone(),
             raw_reload: api.raw_reload,
+            identity: self.sampler.identity(),
         }
     }
 

@@ -92,6 +92,7 @@ impl Server {
             n => n,
         };
         let context = Arc::new(Context::with_splice(config, splice));
+        context.hooks.start(tokio::runtime::Handle::current());
         let shards = Arc::new(Shards::start(&context, threads)?);
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
@@ -167,6 +168,7 @@ impl Server {
     /// Waits until every connection and forward has said goodbye.
     async fn drain(self) {
         let Self { context, shards, tasks, end, .. } = self;
+        let hooks = Arc::clone(&context.hooks);
         let ending = tokio::spawn(async move {
             loop {
                 context.hub.end_all();
@@ -188,6 +190,7 @@ impl Server {
             warn!("the shards did not end well");
         }
         ending.abort();
+        hooks.drain().await;
         end.cancel();
         tasks.close();
         tasks.wait().await;

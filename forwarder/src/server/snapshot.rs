@@ -10,9 +10,11 @@ use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Forwards;
+use crate::hooks::Counters;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
+use crate::status::srs::Identity;
+use crate::status::{HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -105,6 +107,11 @@ impl Sampler {
         self.context.config()
     }
 
+    /// What the API says who answers.
+    pub(super) fn identity(&self) -> Identity {
+        self.context.identity.clone()
+    }
+
     /// Whether connections are still taken.
     pub(super) fn is_ready(&self) -> bool {
         !self.context.stop.is_cancelled()
@@ -155,6 +162,7 @@ impl Sampler {
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
                 refused: totals.refused.load(Relaxed),
+                denied: totals.denied.load(Relaxed),
                 errors: totals.errors.load(Relaxed),
                 tls_connections: totals.tls_connections.load(Relaxed),
                 tls_failures: totals.tls_failures.load(Relaxed),
@@ -162,6 +170,7 @@ impl Sampler {
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
                 legs: self.edges.leg_totals(),
+                hooks: hooks(&self.context.hooks.counters),
                 backend_failures: self.forwards.backend_failures(),
             },
         }
@@ -247,6 +256,16 @@ impl Rate {
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
         Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
+    }
+}
+
+fn hooks(counters: &Counters) -> HookTotals {
+    HookTotals {
+        asked: counters.asked.load(Relaxed),
+        told: counters.told.load(Relaxed),
+        failed: counters.failed.load(Relaxed),
+        refused: counters.refused.load(Relaxed),
+        dropped: counters.dropped.load(Relaxed),
     }
 }
 

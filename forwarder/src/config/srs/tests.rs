@@ -1,4 +1,5 @@
 //! What the import of SRS's `.conf` promises.
+mod access;
 mod errors;
 
 use std::net::SocketAddr;

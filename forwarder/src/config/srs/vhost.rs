@@ -55,13 +55,16 @@ impl Import {
             }
             "forward" => self.forward(&mut vhost.forward, directive, block)?,
             "cluster" => self.cluster(&mut vhost.edge, directive, block)?,
+            "security" => self.security(&mut vhost.security, directive, block)?,
+            "refer" | "refer_play" | "refer_publish" => {
+                self.refer(&mut vhost.refer, directive, block)?;
+            }
+            "http_hooks" => self.http_hooks(&mut vhost.hooks, directive, block)?,
             name => {
                 if let Some((_, why)) =
                     known::VHOST_REFUSED.iter().find(|(known, _)| *known == name)
                 {
-                    // SRS 1 wrote `refer` without a block.
-                    let bare = directive.block.is_none() && !directive.args.is_empty();
-                    if bare || self.block_enabled(directive) {
+                    if self.block_enabled(directive) {
                         return Err(self.unsupported(directive, why));
                     }
                 } else if !self.feature(directive, known::VHOST_FEATURES)

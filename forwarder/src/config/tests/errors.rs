@@ -364,4 +364,22 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |               ^^^^
   = write "host:1935""#,
     ),
+    (
+        "a backend that wants TLS",
+        "[[vhost]]\n[vhost.hooks]\non_play = \"https://a/b\"\n",
+        r#"f.toml:3:11: https:// is not supported
+  |
+3 | on_play = "https://a/b"
+  |           ^^^^^^^^^^^^^
+  = write http://, or put a proxy on this host in between"#,
+    ),
+    (
+        "a token that nobody can have",
+        "[[vhost]]\n[vhost.tokens]\nplay = true\n",
+        r#"f.toml:2:1: a token is wanted that nobody can have
+  |
+2 | [vhost.tokens]
+  | ^^^^^^^^^^^^^^
+  = add a secret, or a publish_key or play_key"#,
+    ),
 ];

@@ -33,6 +33,7 @@ impl Connection {
                 self.refuse(msid, PLAY_FAILED, WHY, now);
             }
             Role::Legged { .. } | Role::Carried { .. } => return Err(End::Closed(WHY)),
+            Role::AskedHooks { .. } => return Err(End::Closed(WHY)),
             Role::None => self.close_soon(now),
         }
         Ok(())

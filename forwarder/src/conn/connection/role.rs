@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use super::admission::Entry;
 use crate::config::Vhost;
 use crate::conn::encoder::{EncoderNews, Learned, Missing};
 use crate::conn::end::End;
 use crate::conn::legged::{News, Order};
 use crate::conn::play::Playing;
 use crate::conn::upstream::{Grant, Interest, PublishGrant, Refusal};
+use crate::hooks::Answer;
 use crate::hub::Publisher;
 use crate::rtmp::message::MediaMessage;
 use crate::rtmp::session::PlayRequest;
@@ -19,6 +21,11 @@ use crate::rtmp::url::StreamKey;
 
 pub(super) enum Role {
     None,
+    /// Waits for backends to let it in.
+    AskedHooks {
+        entry: Box<Entry>,
+        answer: oneshot::Receiver<Answer>,
+    },
     /// Waits for an origin to take a publish.
     AskedPublish {
         waiting: Waiting,
@@ -92,6 +99,8 @@ pub(super) struct Relay {
 pub(super) enum Change {
     /// The fan-out has something to tell.
     Fanout,
+    /// `None`: backends could not be asked.
+    Answered(Option<Answer>),
     Published(Result<PublishGrant, Refusal>),
     Played(Result<Grant, Refusal>),
     /// Of a leg; `None`: it is gone.
@@ -122,11 +131,12 @@ impl Silence {
 }
 
 impl Role {
-    /// Nothing is read from a client that waits for an origin's answer.
+    /// Nothing is read from a client that waits for an answer about it.
     pub(super) fn is_asking(&self) -> bool {
         matches!(
             self,
-            Self::AskedPublish { .. }
+            Self::AskedHooks { .. }
+                | Self::AskedPublish { .. }
                 | Self::Carried { .. }
                 | Self::AskedPlay { .. }
                 | Self::Legged { carried: false, .. }
@@ -169,6 +179,7 @@ impl Role {
             }
             Self::Legged { news, .. } => Change::Leg(news.recv().await),
             Self::Carried { news, .. } => Change::Carrier(news.recv().await),
+            Self::AskedHooks { answer, .. } => Change::Answered(answer.await.ok()),
             Self::AskedPublish { answer, .. } => {
                 Change::Published(answer.await.unwrap_or_else(|_| Err(nobody())))
             }
