@@ -1,6 +1,7 @@
 //! A snapshot of what the server does: what the API serialises and `forwarder status` prints.
 //!
 //! Fields that are missing read as empty, so that `status` understands servers of other versions.
+pub mod reload;
 pub mod srs;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub kernel_backlog_limit: u64,
     /// RTMP listeners, `ip:port` (`rtmps://ip:port` with TLS), with the ports really bound.
     pub listen: Vec<String>,
+    /// Where the configuration came from, and when.
+    pub config: reload::ConfigStatus,
     /// Streams that this server, being an edge, pulls from origins.
     pub pulls: Vec<PullStatus>,
     /// Players of an edge with a connection to an origin of their own.

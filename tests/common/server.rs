@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use forwarder::status::reload::{Outcome, Reloaded};
 use forwarder::status::{ClientPage, ClientStatus, Snapshot, StreamStatus};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -133,13 +134,18 @@ impl Setup {
 
     /// Starts a server and waits until it accepts.
     #[track_caller]
-    pub fn start(mut self) -> Server {
+    pub fn start(self) -> Server {
+        let rtmp = self.rtmp.unwrap_or_else(free_address);
+        let api = free_address();
+        Server::start("forwarder.toml", &self.text(rtmp, api), rtmp, api)
+    }
+
+    /// The configuration of a server that listens there.
+    pub fn text(mut self, rtmp: SocketAddr, api: SocketAddr) -> String {
         if !self.edge.is_empty() {
             writeln!(self.edge, "splice = \"{}\"", self.splice.unwrap_or("never")).unwrap();
         }
-        let rtmp = self.rtmp.unwrap_or_else(free_address);
-        let api = free_address();
-        let config = format!(
+        format!(
             "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}{}{}\
              [[vhost]]\nname = \"__defaultVhost__\"\n\
              [vhost.play]\n{}[vhost.publish]\n{}{}{}{}{}",
@@ -153,8 +159,7 @@ impl Setup {
             self.edge,
             self.http_remux,
             self.more,
-        );
-        Server::start("forwarder.toml", &config, rtmp, api)
+        )
     }
 }
 
@@ -206,6 +211,36 @@ impl Server {
             TcpStream::connect(api).is_ok() && process.log().contains("listening")
         });
         wait_until("RTMP is accepted", seconds(5), || TcpStream::connect(rtmp).is_ok());
+    }
+
+    /// Where its configuration is.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Writes another configuration where it looks for it.
+    #[track_caller]
+    pub fn write(&self, config: &str) {
+        std::fs::write(&self.config, config).expect("configuration");
+    }
+
+    /// Has it load its configuration again, and gives what came of it.
+    #[track_caller]
+    pub fn reload(&self) -> Outcome {
+        let answer = http(self.api, "POST", "/api/v1/reload", "").expect("an answer");
+        let mut body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        match answer.status {
+            200 => Ok(serde_json::from_value(body["reload"].take()).expect("what changed")),
+            400 => Err(serde_json::from_value(body["error"].take()).expect("a refusal")),
+            _ => panic!("reload: {answer:?}"),
+        }
+    }
+
+    /// Loads what `setup` says, at the addresses that it has.
+    #[track_caller]
+    pub fn reload_to(&self, setup: Setup) -> Reloaded {
+        self.write(&setup.text(self.rtmp, self.api));
+        self.reload().unwrap_or_else(|refused| panic!("{}", refused.shown))
     }
 
     /// SIGKILL.

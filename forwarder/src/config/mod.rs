@@ -4,6 +4,7 @@
 //! file and line, shows the text and says the mend.
 mod access;
 mod backend;
+mod change;
 mod destination;
 mod error;
 mod file;
@@ -31,9 +32,10 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Domain, Network, Refer, Secret, Security, Tokens};
 pub use backend::{Backend, BackendFailure};
+pub use change::{Change, Takes, changes, keep, takes};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
-pub use error::ConfigError;
 use error::Source;
+pub use error::{ConfigError, Fault, Position};
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
@@ -137,9 +139,11 @@ pub struct HttpApi {
     pub listen: SocketAddr,
     /// Let pages of other sites read it (CORS).
     pub crossdomain: bool,
-    /// Who says it may disconnect clients; empty: only who comes over loopback may.
+    /// Who says it may disconnect clients and reload; empty: only who comes over loopback may.
     #[serde(deserialize_with = "serial::token")]
     pub token: String,
+    /// `GET /api/v1/raw?rpc=reload` reloads, as in SRS; off by default.
+    pub raw_reload: bool,
 }
 
 /// `[exporter]`
@@ -380,6 +384,7 @@ impl Default for HttpApi {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)),
             crossdomain: true,
             token: String::new(),
+            raw_reload: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the TOML form promises.
 mod errors;
 mod http;
+mod reload;
 
 use proptest::prelude::*;
 
@@ -256,6 +257,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 listen: "[::1]:0".parse().unwrap(),
                 crossdomain: !json,
                 token: "a.b_c~1+/=".to_owned(),
+                raw_reload: json,
             },
             exporter: Exporter {
                 enabled: !json,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::shard::{Shard, Shards};
@@ -33,6 +34,10 @@ struct Facts {
     peer: SocketAddr,
     since: Instant,
     connect: RefCell<Option<Arc<ConnectRequest>>>,
+    /// Of the stream it asked for last.
+    vhost: RefCell<String>,
+    /// Cancelled when its vhost is served no more.
+    dismissed: CancellationToken,
     received: Cell<u64>,
     sent: Cell<u64>,
     rate: Cell<Rate>,
@@ -111,6 +116,8 @@ impl Client {
             peer,
             since: now,
             connect: RefCell::default(),
+            vhost: RefCell::default(),
+            dismissed: CancellationToken::new(),
             received: Cell::default(),
             sent: Cell::default(),
             rate: Cell::new(Rate { at: now, received: 0, sent: 0, bps: None }),
@@ -128,6 +135,16 @@ impl Client {
     /// What it said in `connect`.
     pub(super) fn connected(&self, request: &Arc<ConnectRequest>) {
         *self.facts.connect.borrow_mut() = Some(Arc::clone(request));
+    }
+
+    /// It asked for a stream of `vhost`.
+    pub(super) fn asks(&self, vhost: &str) {
+        vhost.clone_into(&mut self.facts.vhost.borrow_mut());
+    }
+
+    /// Cancelled when its vhost is served no more.
+    pub(super) fn dismissed(&self) -> &CancellationToken {
+        &self.facts.dismissed
     }
 
     /// So many bytes came from it in all.
@@ -220,6 +237,14 @@ impl Shards {
         answers.contains(&true)
     }
 
+    /// Has all leave that asked for streams of these `vhosts`, which are not served any more.
+    pub async fn dismiss(&self, vhosts: &[String]) {
+        for handle in self.handles() {
+            let vhosts = vhosts.to_vec();
+            handle.run(move |shard| dismiss(&shard, &vhosts)).await;
+        }
+    }
+
     /// Everybody who is connected, in the order in which they came, and how many shards did not
     /// answer `within` the time.
     pub async fn clients(&self, within: Duration) -> (Vec<ClientState>, usize) {
@@ -269,6 +294,13 @@ fn leave(shard: &Shard, id: u64) -> bool {
     // An error means that it is closed already.
     _ = shutdown(*fd, Shutdown::Both);
     true
+}
+
+fn dismiss(shard: &Shard, vhosts: &[String]) {
+    let clients = shard.clients().0.borrow();
+    for facts in clients.values().filter(|facts| vhosts.contains(&facts.vhost.borrow())) {
+        facts.dismissed.cancel();
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);

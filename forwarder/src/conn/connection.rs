@@ -2,6 +2,7 @@
 
 mod admission;
 mod asking;
+mod dismissed;
 mod encoder;
 mod leaving;
 mod legged;
@@ -112,6 +113,8 @@ impl Connection {
         let shard = Rc::clone(&self.shard);
         let mut stage = Some(Stage::Players);
         let mut next_stage = pin!(Stage::Players.token(&shard).cancelled());
+        let dismissed = self.client.dismissed().clone();
+        let (mut dismissed, mut is_dismissed) = (pin!(dismissed.cancelled()), false);
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             self.leave();
@@ -141,6 +144,10 @@ impl Connection {
                     if let Some(next) = stage {
                         next_stage.set(next.token(&shard).cancelled());
                     }
+                }
+                () = dismissed.as_mut(), if !is_dismissed => {
+                    is_dismissed = true;
+                    self.on_dismissed()?;
                 }
             }
             if stage.is_none() {

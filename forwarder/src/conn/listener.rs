@@ -8,21 +8,24 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{Context, Shards, Totals, connection, flv, secure};
 
-/// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
-/// where the system says so, but not if the same port is asked for on IPv4 beside it.
-pub fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<std::net::TcpListener> {
+/// Binds `address`. An IPv6 wildcard takes IPv4 as well where the system says so, but not if
+/// `only_v6`. `share`: the port may be that of others who share it (SO_REUSEPORT) until this returns.
+pub fn bind(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    if address.is_ipv6() && all.iter().any(|a| a.is_ipv4() && a.port() == address.port()) {
+    if only_v6 {
         socket.set_only_v6(true)?;
     }
+    socket.set_reuse_port(share)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    socket.set_reuse_port(false)?;
     Ok(socket.into())
 }
 
@@ -44,28 +47,31 @@ pub struct Acceptor {
     shards: Arc<Shards>,
     listener: TcpListener,
     serves: Serves,
+    /// Cancelled when nobody more is taken here.
+    stop: CancellationToken,
     /// Given up when descriptors run out, so that one more connection can be taken and closed
     /// instead of waking us for ever.
     reserve: Option<std::fs::File>,
 }
 
 impl Acceptor {
-    /// An acceptor for a bound listener, and what is served there; must be called inside a
-    /// runtime.
+    /// An acceptor for a bound listener, and what is served there, until `stop`; must be called inside
+    /// a runtime.
     pub fn new(
         context: Arc<Context>,
         shards: Arc<Shards>,
         listener: std::net::TcpListener,
         serves: Serves,
+        stop: CancellationToken,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self { context, shards, listener, serves, reserve })
+        Ok(Self { context, shards, listener, serves, stop, reserve })
     }
 
-    /// Accepts until the process stops.
+    /// Accepts until it is stopped.
     pub async fn run(mut self) {
-        let stop = self.context.leaving.players.clone();
+        let stop = self.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -119,9 +125,8 @@ impl Acceptor {
         }
         error!(%error, "accept: no descriptor left; raise LimitNOFILE or lower max_connections");
         self.reserve = None;
-        let stop = self.context.leaving.players.clone();
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = self.stop.cancelled() => return,
             refused = self.listener.accept() => drop(refused),
         }
         self.reserve = std::fs::File::open("/dev/null").ok();

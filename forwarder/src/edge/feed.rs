@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::sleep_until;
 
-use super::Edges;
 use super::pull::Pull;
+use super::{Edges, REMOVED};
 use crate::config::{Destination, Edge, bracketed};
 use crate::conn::{Shard, read_some};
 use crate::forward::{Failure, dial};
@@ -77,7 +77,13 @@ impl<'a> Feed<'a> {
 
     /// Pulls until that is over. After [`Lost::Moved`] it may be called again. Cancel safe.
     pub(super) async fn run(&mut self) -> Lost {
-        match self.drive().await {
+        let (edges, pull, origin) = (self.edges, self.pull, self.origin.clone());
+        let driven = tokio::select! {
+            biased;
+            driven = self.drive() => driven,
+            () = edges.removed(&pull.vhost, &origin) => Err(Failure::new(REMOVED).into()),
+        };
+        match driven {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
@@ -155,7 +161,7 @@ impl<'a> Feed<'a> {
         self.session.handle_timeout(now)?;
         if now >= self.heard + self.pull.vhost.edge.idle_timeout {
             // With nobody else to ask, the stream may as well come back here.
-            if self.pull.vhost.edge.origin.len() > 1 {
+            if self.edges.has_others(&self.pull.vhost, &self.origin) {
                 return Err(Lost::Silent);
             }
             self.pull.mark_lost();

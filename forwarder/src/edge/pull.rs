@@ -13,7 +13,6 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::feed::{Feed, Lost};
-use super::origins::named;
 use super::seam::Seam;
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Vhost};
@@ -98,6 +97,7 @@ impl Pull {
             () = self.work(&edges, &shard) => {}
             () = self.expire() => {}
             () = self.unwanted(&edges) => {}
+            () = edges.ended(&self.vhost) => edges.pulls.remove(&self.key),
             () = stop.cancelled() => edges.pulls.remove(&self.key),
         }
         self.release();
@@ -221,15 +221,14 @@ impl Pull {
         shard: &'a Rc<Shard>,
         moving: &mut Moving<'a>,
     ) -> Round {
-        let edge = &self.vhost.edge;
         let (mut closed, mut silent, mut refused) = (true, false, None);
-        let mut order = edges.origins.order(edge, &self.key, Instant::now());
+        let mut order = edges.order(&self.vhost, &self.key);
         if let Some(to) = moving.to.take() {
             order.sort_by_key(|origin| *origin != to);
         }
         for origin in order {
             if moving.from.as_ref().is_some_and(|feed| feed.origin == origin) {
-                if edge.origin.len() > 1 {
+                if edges.has_others(&self.vhost, &origin) {
                     continue;
                 }
                 // Two connections to one origin could not be told apart.
@@ -254,7 +253,7 @@ impl Pull {
                     closed = false;
                     edges.origins.ended(&origin, Instant::now());
                     info!(stream = %self.key, %origin, "pull is asked to go elsewhere");
-                    moving.to = named(edge, tc_url.as_deref());
+                    moving.to = edges.named(&self.vhost, tc_url.as_deref());
                     if let Some(since) = self.since(&origin) {
                         moving.from = feed;
                         return Round::Served(since.elapsed());

@@ -44,7 +44,7 @@ pub(super) async fn kick<F: Facts>(
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = permit(&api, peer, &headers) {
+    if let Some(refused) = refuse(&api, peer, &headers) {
         return refused;
     }
     match api.facts.kick(&id).await {
@@ -53,17 +53,17 @@ pub(super) async fn kick<F: Facts>(
     }
 }
 
-/// Refuses one who may not change anything.
-pub(super) fn permit<F: Facts>(
+/// What to answer one who may not change anything.
+pub(super) fn refuse<F: Facts>(
     api: &Api<F>,
     peer: SocketAddr,
     headers: &HeaderMap,
-) -> Result<(), Response> {
-    if may_write(&api.options.token, peer, headers) {
-        return Ok(());
+) -> Option<Response> {
+    if may_write(&api.facts.options().token, peer, headers) {
+        return None;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    Err((challenge, refusal(StatusCode::UNAUTHORIZED)).into_response())
+    Some((challenge, refusal(StatusCode::UNAUTHORIZED)).into_response())
 }
 
 /// Whether this request may change something: it has the token, or comes over loopback and neither
@@ -74,7 +74,8 @@ fn may_write(token: &str, peer: SocketAddr, headers: &HeaderMap) -> bool {
         let bearer = said.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         return !token.is_empty() && bearer.is_some_and(|(_, said)| is_same(said.trim(), token));
     }
-    let speaks_for_others = ["origin", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    let speaks_for_others =
+        ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.ip().to_canonical().is_loopback()
         && !speaks_for_others.iter().any(|name| headers.contains_key(*name))
 }
@@ -111,6 +112,7 @@ mod tests {
         }
         assert!(!may("", near, &[("authorization", "Bearer ")]), "no token is no password");
         assert!(!may("", near, &[("origin", "http://evil.test")]), "a page in a browser");
+        assert!(!may("", near, &[("sec-fetch-site", "cross-site")]), "an image in one");
         assert!(!may("", near, &[("x-forwarded-for", far)]), "a proxy");
     }
 }

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::reload::Reloads;
 use super::snapshot::Sampler;
 use super::srs;
 use super::summary::Summaries;
 use crate::config::DEFAULT_VHOST;
 use crate::conn::{ClientState, Shards, Speaks};
-use crate::http::Facts;
+use crate::http::{Facts, Options};
 use crate::hub::Phase;
+use crate::status::reload::Outcome;
 use crate::status::srs::{SrsStream, SrsVhost, Summary, id_of};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, ProcessStatus, Snapshot,
@@ -27,6 +29,7 @@ pub(super) struct Source {
     pub(super) summaries: Arc<Summaries>,
     /// Weak: shards end when the last handle on them is gone.
     pub(super) shards: Weak<Shards>,
+    pub(super) reloads: Reloads,
 }
 
 /// What a client does.
@@ -39,6 +42,22 @@ enum Doing {
 impl Facts for Source {
     fn snapshot(&self) -> Snapshot {
         self.sampler.snapshot()
+    }
+
+    fn options(&self) -> Options {
+        let config = self.sampler.config();
+        let (api, exporter) = (&config.http_api, &config.exporter);
+        Options {
+            series_of_streams: exporter.streams,
+            crossdomain: api.crossdomain,
+            token: api.token.clone(),
+            raw_reload: api.raw_reload,
+            identity: self.sampler.identity(),
+        }
+    }
+
+    async fn reload(&self) -> Outcome {
+        self.reloads.ask().await
     }
 
     fn process(&self) -> ProcessStatus {

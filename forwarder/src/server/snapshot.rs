@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::reload::Reloads;
 use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
@@ -12,6 +13,7 @@ use crate::forward::Forwards;
 use crate::hooks::Counters;
 use crate::hub::{Phase, Stream};
 use crate::rtmp::flv::Codec;
+use crate::status::srs::Identity;
 use crate::status::{HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
 
 /// Rates are taken over about so long.
@@ -25,7 +27,8 @@ pub(super) struct Sampler {
     forwards: Arc<Forwards>,
     edges: Arc<Edges>,
     shards: Vec<Arc<Gauges>>,
-    listen: Vec<String>,
+    listen: Mutex<Vec<String>>,
+    reloads: Reloads,
     rates: Mutex<HashMap<usize, Rates>>,
 }
 
@@ -50,9 +53,15 @@ impl Sampler {
         forwards: Arc<Forwards>,
         edges: Arc<Edges>,
         shards: Vec<Arc<Gauges>>,
-        listen: Vec<String>,
+        reloads: Reloads,
     ) -> Self {
-        Self { context, forwards, edges, shards, listen, rates: Mutex::default() }
+        let (listen, rates) = (Mutex::default(), Mutex::default());
+        Self { context, forwards, edges, shards, listen, reloads, rates }
+    }
+
+    /// Where RTMP is served from now on.
+    pub(super) fn listens_on(&self, addresses: Vec<String>) {
+        *self.listen.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
     /// Looks at the byte counters.
@@ -98,6 +107,11 @@ impl Sampler {
         self.context.config()
     }
 
+    /// What the API says who answers.
+    pub(super) fn identity(&self) -> Identity {
+        self.context.identity.clone()
+    }
+
     /// Whether connections are still taken.
     pub(super) fn is_ready(&self) -> bool {
         !self.context.stop.is_cancelled()
@@ -139,7 +153,8 @@ impl Sampler {
             kernel_backlog_limit: backlog
                 .map_or(0, |_| self.context.config().kernel_backlog_limit as u64),
             legs,
-            listen: self.listen.clone(),
+            listen: self.listen.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            config: self.reloads.status(),
             pulls: self.edges.status(),
             names: self.forwards.names(),
             backends: self.forwards.backends(),

@@ -180,6 +180,8 @@ pub(super) const CLUSTER: &[&str] = &[
 pub(super) const HTTP_API: &[&str] =
     &["enabled", "listen", "crossdomain", "raw_api", "auth", "https", "include"];
 /// As `ROOT`.
+pub(super) const RAW_API: &[&str] = &["enabled", "allow_reload", "allow_query", "allow_update"];
+/// As `ROOT`.
 pub(super) const RTMPS: &[&str] = &["enabled", "listen", "key", "cert", "include"];
 /// As `ROOT`.
 pub(super) const EXPORTER: &[&str] = &["enabled", "listen", "label", "tag", "include"];
