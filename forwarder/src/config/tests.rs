@@ -273,7 +273,14 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 send_buffer: if on { 0 } else { 4096 },
                 notsent_lowat: if on { 512 << 20 } else { 0 },
             },
-            publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
+            publish: Publish {
+                firstpkt_timeout: b,
+                normal_timeout: c,
+                grace: d,
+                second: if on { Second::StandBy } else { Second::TakeOver },
+                standbys: 8,
+                switch_after: a,
+            },
             forward: Forward {
                 enabled: on,
                 destination: hosts

@@ -156,6 +156,9 @@ impl Connection {
         }
         self.client.received(self.session.bytes_received());
         self.flush();
+        if let Role::Publishing { publisher, .. } = &self.role {
+            publisher.alive(now);
+        }
         Ok(())
     }
 

@@ -45,8 +45,8 @@ pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
-use crate::config::{Config, Vhost};
-use crate::hub::{Hub, LogLimits, StreamOptions};
+use crate::config::{Config, Second, Vhost};
+use crate::hub::{self, Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
 
 /// What every part of the process shares.
@@ -133,6 +133,17 @@ pub fn stream_options(vhost: &Vhost) -> StreamOptions {
         gop_messages: vhost.play.gop_cache_max_frames,
     };
     StreamOptions { log, grace: vhost.publish.grace }
+}
+
+/// What holds for several publishers of one stream of `vhost`.
+fn publish_rules(vhost: &Vhost) -> hub::Rules {
+    let publish = &vhost.publish;
+    let second = match publish.second {
+        Second::Refuse => hub::Second::Refuse,
+        Second::TakeOver => hub::Second::TakeOver,
+        Second::StandBy => hub::Second::StandBy,
+    };
+    hub::Rules { second, standbys: publish.standbys, switch_after: publish.switch_after }
 }
 
 /// Most lines a second about peers that misbehave.

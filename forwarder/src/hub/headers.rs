@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, Message};
-use crate::rtmp::flv::{HeaderKind, Tracks};
-use crate::rtmp::message::MediaKind;
+use crate::rtmp::flv::{self, HeaderKind, Tracks};
+use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Largest header that is kept. A real one has tens of bytes; something larger is no header.
 pub const MAX_HEADER_BYTES: usize = 256 << 10;
@@ -18,7 +18,7 @@ pub const MAX_HEADERS: usize = 32;
 
 /// The headers in force at one point of a stream. Never changed once shared: a change makes a new
 /// epoch with a set of its own, so that a joiner of an old GOP gets the headers of that GOP.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     metadata: Option<Bytes>,
     slots: Vec<(Slot, Bytes)>,
@@ -79,6 +79,33 @@ impl Headers {
         true
     }
 
+    /// Keeps `media` if it is metadata or a sequence header. False: it is neither, or as for
+    /// [`Self::set`].
+    pub fn keep(&mut self, media: &MediaMessage<'_>) -> bool {
+        let (tracks, header) = match media.kind {
+            MediaKind::Video => {
+                let tag = flv::video(media.payload);
+                (tag.tracks, tag.header)
+            }
+            MediaKind::Audio => {
+                let tag = flv::audio(media.payload);
+                (tag.tracks, tag.header)
+            }
+            MediaKind::Data => {
+                return is_metadata(media.payload) && self.set_metadata(media.payload);
+            }
+        };
+        header.is_some_and(|kind| self.set(Slot::new(media.kind, tracks, kind), media.payload))
+    }
+
+    /// What of this is not the same in `other`, in the order of sending.
+    pub fn beyond(&self, other: &Self) -> Vec<(MediaKind, Bytes)> {
+        let metadata = self.metadata.iter().filter(|_| self.metadata != other.metadata);
+        let slots = self.slots.iter().filter(|slot| !other.slots.contains(slot));
+        let metadata = metadata.map(|payload| (MediaKind::Data, payload.clone()));
+        metadata.chain(slots.map(|(slot, bytes)| (slot.media_kind(), bytes.clone()))).collect()
+    }
+
     /// Whether there is a video header.
     pub fn has_video(&self) -> bool {
         self.slots.iter().any(|(slot, _)| slot.medium == 1)
@@ -116,6 +143,11 @@ impl Headers {
             target.encode(slot.media_kind(), timestamp, payload, out);
         }
     }
+}
+
+/// Whether a data message's first value is the AMF0 string `onMetaData`.
+pub(super) fn is_metadata(payload: &[u8]) -> bool {
+    payload.starts_with(b"\x02\x00\x0aonMetaData")
 }
 
 /// Who a message is encoded for, when it is not taken from the log.

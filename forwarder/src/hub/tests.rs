@@ -1,5 +1,7 @@
 //! Tests of the hub: what a reader gets is compared byte for byte with what was appended.
 
+mod redundancy;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

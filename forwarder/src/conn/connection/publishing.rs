@@ -8,8 +8,8 @@ use tracing::info;
 use super::role::{Relay, Role, Silence, Waiting};
 use super::{BAD_NAME, Connection};
 use crate::config::Vhost;
-use crate::conn::stream_options;
 use crate::conn::upstream::Refusal;
+use crate::conn::{publish_rules, stream_options};
 use crate::hub::{Publisher, Source};
 use crate::rtmp::session::PublishRequest;
 use crate::rtmp::url::StreamKey;
@@ -26,7 +26,8 @@ impl Connection {
             }
             Ok((key, source, vhost)) => {
                 let hub = &self.shard.context().hub;
-                match hub.publish(&key, stream_options(&vhost), source, now) {
+                let (options, rules) = (stream_options(&vhost), publish_rules(&vhost));
+                match hub.compete(&key, options, source, rules, now) {
                     Ok(publisher) => {
                         let waiting = Waiting { key, msid, vhost, accepted: false, guard: None };
                         self.begin_publish(publisher, waiting, None, now);
@@ -48,7 +49,11 @@ impl Connection {
         let Waiting { vhost, msid, accepted, guard, .. } = waiting;
         if !accepted {
             let stream = publisher.stream().key().clone();
-            info!(peer = %self.peer, %stream, "publish");
+            if publisher.stands_by() {
+                info!(peer = %self.peer, %stream, "publish: stands by");
+            } else {
+                info!(peer = %self.peer, %stream, "publish");
+            }
             self.session.accept_publish(msid, now);
             self.did = Some(("publish", stream));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use super::BAD_NAME;
 use crate::config::Vhost;
 use crate::conn::encoder::{EncoderNews, Learned, Missing};
 use crate::conn::end::End;
@@ -97,7 +98,7 @@ pub(super) enum Change {
     Leg(Option<News>),
     /// Of a carrier; `None`: it is gone.
     Carrier(Option<EncoderNews>),
-    /// No origin takes what is published here any more.
+    /// No origin takes what is published here any more, or another publisher has its place.
     Lost(Refusal),
 }
 
@@ -176,6 +177,11 @@ impl Role {
             }
             Self::Publishing { relay: Some(relay), .. } => {
                 Change::Lost((&mut relay.lost).await.unwrap_or_else(|_| nobody()))
+            }
+            Self::Publishing { publisher, .. } => {
+                publisher.ousted().await;
+                let why = "another publisher has taken the stream over";
+                Change::Lost(Refusal::new(BAD_NAME, why))
             }
             _ => pending().await,
         }
