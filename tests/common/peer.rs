@@ -395,7 +395,10 @@ impl Live {
                     None => {}
                 }
                 if in_silent.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(5));
+                    peer.pump(Duration::from_millis(5));
+                    if peer.closed {
+                        return Err(ErrorKind::ConnectionAborted.into());
+                    }
                     continue;
                 }
                 for tag in source.frame(n) {

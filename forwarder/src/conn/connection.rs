@@ -348,6 +348,8 @@ impl Connection {
             let description = escaped(description);
             warn!(peer = %self.peer, code, %description, unsaid, "refused");
         }
+        // Its clock may stand where the peer was heard last; what is late shows when the timer fires.
+        _ = self.session.handle_timeout(now);
         self.session.reject(msid, code, description);
         // What this connection published before goes on.
         if matches!(self.role, Role::None) {

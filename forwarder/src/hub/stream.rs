@@ -87,7 +87,7 @@ pub(super) struct State {
     pub(super) seats: Seats,
     pub(super) timeline: Timeline,
     pub(super) clock: Clock,
-    /// What the readers got last, kept while there is more than one publisher.
+    /// What the readers got last, kept where there may be more than one publisher.
     pub(super) recent: Recent,
     /// Who publishes brings what the readers have already.
     pub(super) resuming: bool,

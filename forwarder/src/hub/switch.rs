@@ -9,7 +9,7 @@ use super::headers::Headers;
 use super::log::Appended;
 use super::recent::fingerprint;
 use super::reserve::Reserve;
-use super::seats::Why;
+use super::seats::{Second, Why};
 use super::stream::{Phase, State};
 use crate::rtmp::Timestamp;
 use crate::rtmp::flv::{self, Codec};
@@ -109,7 +109,8 @@ impl State {
             return Ok(());
         }
         self.clock.note(frame, moved.timestamp, now_ms);
-        if self.seats.all.len() > 1 {
+        // Not only while somebody stands by: one who comes brings what was before it.
+        if self.seats.rules().second != Second::Refuse {
             self.recent.note(&moved);
         }
         Ok(())

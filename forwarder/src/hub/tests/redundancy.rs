@@ -238,6 +238,22 @@ fn of_the_same_stream_nothing_is_missing_and_nothing_comes_twice() {
 }
 
 #[test]
+fn the_same_stream_is_recognised_by_what_it_brings_from_before_it_came() {
+    let mut race = Race::new();
+    let mut a = race.enter(b'a', 500, RULES);
+    a.gop = 40;
+    race.run(&mut [&mut a], 20);
+    // As a forward of another master: the whole group of pictures at once.
+    let mut b = race.enter(b'a', 500, RULES);
+    b.gop = 40;
+    (0..20).for_each(|_| b.next(race.now));
+    drop(a);
+    race.run(&mut [&mut b], 3);
+    let frames: Vec<Got> = race.got().into_iter().filter(|got| !is_header(got)).collect();
+    assert_eq!(frames, (0..23).flat_map(|n| b.at(n)).collect::<Vec<_>>());
+}
+
+#[test]
 fn headers_that_are_the_same_are_not_sent_again_and_those_that_are_gone_are_forgotten() {
     let mut race = Race::new();
     let mut a = race.enter(b'a', 0, RULES);
