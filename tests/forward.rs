@@ -154,6 +154,67 @@ fn two_servers_that_forward_to_each_other_carry_one_stream_once() {
 }
 
 #[test]
+fn a_cycle_with_a_third_slave_carries_one_stream_once_to_each() {
+    let [a, b, c] = [(); 3].map(|()| free_address());
+    let first = Setup::new().listen(a).forward_to(&[b, c]).start();
+    let second = Setup::new().listen(b).forward_to(&[a, c]).start();
+    let third = Setup::new().listen(c).start();
+    let players = [b, c].map(|at| Recorder::start(at, "live/a"));
+    let live = Live::start(a, "live/a", Synthetic::default());
+    second.wait_live("live/a");
+    third.wait_live("live/a");
+    live.wait_more(150);
+    for server in [&first, &second, &third] {
+        let status = server.status();
+        assert_eq!(status.streams.len(), 1, "{:?}", status.streams);
+        assert!(status.connections < 8, "{} connections", status.connections);
+        assert!(status.totals.connections < 60, "{} dials", status.totals.connections);
+    }
+    // Who refuses a stream that comes back says why.
+    let back = second.stream("live/a").expect("the stream").forwards;
+    let back = back.iter().find(|it| it.destination == a.to_string()).expect("a forward");
+    assert!(back.connects == 0 && !back.last_error.is_empty(), "{back:?}");
+    let sent = live.stop(End::Polite);
+    for (label, player) in ["b", "c"].into_iter().zip(players) {
+        let got = player.until_last(&sent, seconds(10));
+        assert_same_sequence(label, &sent, &got, Start::Anywhere);
+    }
+    wait_until("no stream is left", seconds(10), || {
+        let streams = [&first, &second, &third].map(|server| server.status().streams);
+        streams.iter().flatten().all(|stream| stream.state != "live")
+    });
+}
+
+#[test]
+fn masters_with_streams_of_their_own_share_their_slaves() {
+    let slaves = [(); 2].map(|()| Setup::new().start());
+    let addresses = slaves.each_ref().map(|slave| slave.rtmp);
+    let masters = [(); 2].map(|()| Setup::new().forward_to(&addresses).start());
+    let paths = ["live/one", "live/two"];
+    let players =
+        slaves.each_ref().map(|slave| paths.map(|path| Recorder::start(slave.rtmp, path)));
+    // As many frames at other times, so that one is not taken for the other.
+    let lives = [0, 500_000].map(|start| Synthetic { start, ..Synthetic::default() });
+    let lives: Vec<Live> = (masters.iter().zip(paths).zip(lives))
+        .map(|((master, path), source)| Live::start(master.rtmp, path, source))
+        .collect();
+    for slave in &slaves {
+        paths.iter().for_each(|path| slave.wait_live(path));
+    }
+    lives.iter().for_each(|live| live.wait_more(60));
+    for master in &masters {
+        assert_eq!(master.status().streams.len(), 1, "a master has its own streams alone");
+    }
+    let sent: Vec<Vec<Tag>> = lives.into_iter().map(|live| live.stop(End::Polite)).collect();
+    for (at, players) in players.into_iter().enumerate() {
+        for (player, (sent, path)) in players.into_iter().zip(sent.iter().zip(paths)) {
+            let got = player.until_last(sent, seconds(10));
+            assert_same_sequence(&format!("slave {at}, {path}"), sent, &got, Start::First);
+        }
+    }
+}
+
+#[test]
 fn a_server_that_forwards_to_itself_carries_the_stream() {
     let address = free_address();
     let server = Setup::new().listen(address).forward_to(&[address]).start();

@@ -10,6 +10,7 @@ pub mod config;
 pub mod conn;
 pub mod edge;
 pub mod forward;
+pub mod hooks;
 pub mod http;
 pub mod hub;
 pub mod privilege;
@@ -19,6 +20,7 @@ pub mod server;
 pub mod splice;
 pub mod status;
 pub mod telemetry;
+pub mod tls;
 
 /// The program's version, with the git hash if it was built from a checkout.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("FORWARDER_GIT_SUFFIX"));

@@ -25,12 +25,14 @@ pub struct Snapshot {
     pub kernel_backlog: u64,
     /// Over which legs come back to user space; 0 if the kernel carries none.
     pub kernel_backlog_limit: u64,
-    /// RTMP listeners, `ip:port`, with the ports really bound.
+    /// RTMP listeners, `ip:port` (`rtmps://ip:port` with TLS), with the ports really bound.
     pub listen: Vec<String>,
     /// Streams that this server, being an edge, pulls from origins.
     pub pulls: Vec<PullStatus>,
     /// Players of an edge with a connection to an origin of their own.
     pub legs: Vec<LegStatus>,
+    /// Names that destinations are found by.
+    pub names: Vec<NameStatus>,
     /// Streams with a publisher, waiting players or a grace time running.
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
@@ -59,6 +61,10 @@ pub struct Totals {
     pub refused: u64,
     /// Connections ended by a protocol error, a limit or a deadline.
     pub errors: u64,
+    /// Of the connections accepted those that began with TLS.
+    pub tls_connections: u64,
+    /// Clients and targets with whom there was no TLS.
+    pub tls_failures: u64,
     /// Bytes received from publishers and origins.
     pub received_bytes: u64,
     /// Bytes sent to players and destinations.
@@ -214,13 +220,28 @@ pub struct LegStatus {
     pub connects: u64,
 }
 
+/// A name of DNS, and the destinations it stands for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameStatus {
+    /// As it is configured: `dns+host:port` or `srv+service`.
+    pub name: String,
+    /// Its addresses, `ip:port`.
+    pub addresses: Vec<String>,
+    /// Why the last look-up failed, or a part of it; empty if it did not.
+    pub last_error: String,
+}
+
 /// One stream's forward to one destination, or a publish that an edge relays to an origin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ForwardStatus {
-    /// `host:port`.
+    /// `host:port` or a URL, without keys; with a number behind it if several look the same.
     pub destination: String,
-    /// `connecting`, `forwarding`, `waiting` (for the next attempt) or `stopped`.
+    /// The name it was found by, or `backend`; empty if the configuration names it.
+    pub found_by: String,
+    /// `connecting`, `forwarding`, `stalled` (nothing is acknowledged), `draining` (it is to end),
+    /// `waiting` (for the next attempt) or `stopped`.
     pub state: String,
     /// Attempts since it last forwarded.
     pub attempt: u32,
@@ -234,6 +255,8 @@ pub struct ForwardStatus {
     pub sent_bytes: u64,
     /// How far behind the live edge it reads, milliseconds.
     pub lag_ms: u64,
+    /// Bytes it still has to be sent.
+    pub queue_bytes: u64,
     /// Skips to a keyframe.
     pub skips: u64,
     /// When it last forwarded, milliseconds since 1970; 0: never.

@@ -33,18 +33,40 @@ impl std::fmt::Debug for Tag {
 }
 
 impl Tag {
-    /// An AVC or AAC sequence header.
+    /// The packet type of an enhanced message, of its tracks if it has several; `ModEx` is not
+    /// looked behind.
+    fn enhanced(&self) -> Option<u8> {
+        let (&first, multitrack) = match self.kind {
+            VIDEO => (self.body.first().filter(|first| **first & 0x80 != 0)?, 6),
+            AUDIO => (self.body.first().filter(|first| **first >> 4 == 9)?, 5),
+            _ => return None,
+        };
+        match first & 15 {
+            packet if packet == multitrack => self.body.get(1).map(|second| second & 15),
+            packet => Some(packet),
+        }
+    }
+
+    /// A sequence header, colour info, or channels. FFmpeg 9 writes its first Opus frame as channels,
+    /// which of one track take 11 bytes, or 13 in a multitrack message.
     pub fn is_header(&self) -> bool {
-        match self.kind {
-            VIDEO => matches!(self.body[..], [0x17, 0, ..]),
-            AUDIO => matches!(self.body[..], [b, 0, ..] if b >> 4 == 10),
+        match (self.kind, self.enhanced()) {
+            (VIDEO, Some(packet)) => matches!(packet, 0 | 4 | 5),
+            // AC-3 has no header
+            (AUDIO, Some(0)) => self.body.get(1..5) != Some(b"ac-3"),
+            (AUDIO, Some(packet)) => packet == 4 && self.body.len() <= 13,
+            (VIDEO, None) => matches!(self.body[..], [0x17, 0, ..]),
+            (AUDIO, None) => matches!(self.body[..], [b, 0, ..] if b >> 4 == 10),
             _ => false,
         }
     }
 
-    /// AVC end of sequence, which librtmp never and GStreamer not always passes on.
+    /// End of sequence, which librtmp never and GStreamer not always passes on.
     pub fn is_end_of_sequence(&self) -> bool {
-        self.kind == VIDEO && matches!(self.body[..], [0x17 | 0x27, 2, ..])
+        match self.enhanced() {
+            Some(packet) => packet == 2,
+            None => self.kind == VIDEO && matches!(self.body[..], [0x17 | 0x27, 2, ..]),
+        }
     }
 
     /// Coded audio or video: neither a header, nor the end, nor data.
@@ -55,7 +77,7 @@ impl Tag {
 
     /// A video frame that decoding can start at.
     pub fn is_keyframe(&self) -> bool {
-        self.kind == VIDEO && self.is_frame() && self.body[0] >> 4 == 1
+        self.kind == VIDEO && self.is_frame() && self.body[0] >> 4 & 7 == 1
     }
 
     /// Data named `onMetaData`.

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 pub mod cases;
 pub mod compare;
+pub mod dns;
 pub mod external;
 pub mod flv;
 pub mod legs;
 pub mod link;
 pub mod media;
+pub mod modern;
 pub mod netns;
 pub mod nginx;
 pub mod peer;
@@ -24,6 +26,7 @@ pub mod raw;
 pub mod segments;
 pub mod server;
 pub mod sink;
+pub mod tls;
 
 /// Polls `condition` until it holds; panics when it does not `within` the time. Says how long it took.
 #[track_caller]

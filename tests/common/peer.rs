@@ -25,6 +25,8 @@ pub enum Seen {
     Media(Tag),
     /// The stream is over.
     Finished,
+    /// To connect again, and where.
+    Reconnect(Option<String>),
     /// Another status.
     Status(String),
     /// The session failed or was refused.
@@ -51,6 +53,13 @@ impl Peer {
     pub fn open_at(address: SocketAddr, host: &str, goal: Goal, path: &str) -> Self {
         let socket = TcpStream::connect(address).expect("connect");
         Self::on(socket, host, goal, path)
+    }
+
+    /// As `open`, and says that it can be asked to connect again.
+    pub fn movable(address: SocketAddr, goal: Goal, path: &str) -> Self {
+        let mut peer = Self::open(address, goal, path);
+        peer.session.reconnect();
+        peer
     }
 
     /// As `open_at`, on a socket that is connected.
@@ -210,6 +219,7 @@ fn seen(event: ClientEvent<'_>) -> Option<Seen> {
             body: m.payload.to_vec(),
         }),
         ClientEvent::Finished => Seen::Finished,
+        ClientEvent::Reconnect(tc_url) => Seen::Reconnect(tc_url),
         ClientEvent::Status(code) => Seen::Status(code),
         _ => return None,
     })

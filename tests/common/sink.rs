@@ -1,7 +1,7 @@
 //! A slave that only writes down what is forwarded to it.
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub struct Sink {
     stop: Arc<AtomicBool>,
     /// Asked of each connection, once for each change; 0: nothing.
     ping: Arc<AtomicU32>,
+    /// Bytes that each connection reads in a second; 0: all there is.
+    pace: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,7 +50,9 @@ impl Sink {
         let received = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let ping = Arc::new(AtomicU32::new(0));
+        let pace = Arc::new(AtomicU64::new(0));
         let (all, stopped, asked) = (Arc::clone(&received), Arc::clone(&stop), Arc::clone(&ping));
+        let paced = Arc::clone(&pace);
         let thread = std::thread::spawn(move || {
             let mut threads = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
@@ -56,8 +60,9 @@ impl Sink {
                     Ok((socket, _)) => {
                         let (all, stopped, asked) =
                             (Arc::clone(&all), Arc::clone(&stopped), Arc::clone(&asked));
+                        let paced = Arc::clone(&paced);
                         threads.push(std::thread::spawn(move || {
-                            serve(socket, &all, &stopped, &asked);
+                            serve(socket, &all, &stopped, &asked, &paced);
                         }));
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
@@ -65,12 +70,27 @@ impl Sink {
             }
             threads.into_iter().for_each(|t| drop(t.join()));
         });
-        Self { address, received, stop, ping, thread: Some(thread) }
+        Self { address, received, stop, ping, pace, thread: Some(thread) }
     }
 
     /// Sends a PingRequest with this stamp to all who are connected.
     pub fn ping(&self, stamp: u32) {
         self.ping.store(stamp, Ordering::Relaxed);
+    }
+
+    /// Reads so many bytes a second of each connection from now on; 0: all there is.
+    pub fn read_at_most(&self, bytes_per_second: u64) {
+        self.pace.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.received.lock().unwrap().len()
+    }
+
+    /// Whether each said that its publish is over.
+    pub fn is_done(&self) -> bool {
+        self.received.lock().unwrap().iter().all(|received| received.unpublished)
     }
 
     /// What came so far, by connection.
@@ -93,7 +113,13 @@ impl Drop for Sink {
     }
 }
 
-fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool, ping: &AtomicU32) {
+fn serve(
+    mut socket: TcpStream,
+    all: &Mutex<Vec<Received>>,
+    stop: &AtomicBool,
+    ping: &AtomicU32,
+    pace: &AtomicU64,
+) {
     let index = {
         let mut all = all.lock().unwrap();
         all.push(Received::default());
@@ -115,6 +141,7 @@ fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool, p
         match socket.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {
+                rest(n, pace, stop);
                 if !feed(&mut session, &buffer[..n], all, index) {
                     break;
                 }
@@ -127,6 +154,18 @@ fn serve(mut socket: TcpStream, all: &Mutex<Vec<Received>>, stop: &AtomicBool, p
         }
     }
     all.lock().unwrap()[index].closed = true;
+}
+
+/// Waits for as long as `n` bytes take.
+fn rest(n: usize, pace: &AtomicU64, stop: &AtomicBool) {
+    let begin = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let pause = (n as u64 * 1000).checked_div(pace.load(Ordering::Relaxed));
+        if begin.elapsed() >= Duration::from_millis(pause.unwrap_or_default()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Whether the connection may go on.

@@ -12,6 +12,7 @@ mod net;
 mod packages;
 mod process;
 mod publish;
+mod python;
 mod release;
 mod run;
 mod setup;

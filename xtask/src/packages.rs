@@ -14,6 +14,8 @@ struct Need {
 
 enum Proof {
     Program(&'static str),
+    /// A module of Python.
+    Module(&'static str),
     /// A file; `*` stands for Debian's name of the architecture.
     File(&'static str),
 }
@@ -25,8 +27,12 @@ const NEEDS: &[Need] = &[
         package: "libnginx-mod-rtmp",
         proof: Proof::File("/usr/lib/nginx/modules/ngx_rtmp_module.so"),
     },
+    Need { package: "dnsmasq-base", proof: Proof::Program("dnsmasq") },
     Need { package: "iproute2", proof: Proof::Program("ip") },
     Need { package: "prometheus", proof: Proof::Program("promtool") },
+    Need { package: "python3-venv", proof: Proof::Module("ensurepip") },
+    Need { package: "openssl", proof: Proof::Program("openssl") },
+    Need { package: "socat", proof: Proof::Program("socat") },
     Need { package: "rtmpdump", proof: Proof::Program("rtmpdump") },
     Need { package: "gstreamer1.0-tools", proof: Proof::Program("gst-launch-1.0") },
     gst("gstreamer1.0-plugins-base", "/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so"),
@@ -49,6 +55,11 @@ impl Need {
     fn is_met(&self) -> bool {
         match self.proof {
             Proof::Program(program) => process::exists(program),
+            Proof::Module(module) => {
+                let import =
+                    Command::new("python3").args(["-c", &format!("import {module}")]).output();
+                import.is_ok_and(|output| output.status.success())
+            }
             Proof::File(file) => {
                 let arch = format!("{}-linux-gnu", std::env::consts::ARCH);
                 Path::new(&file.replace('*', &arch)).is_file()

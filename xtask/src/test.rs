@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{ebpf, packages, process, tidy};
+use crate::{ebpf, packages, process, python, tidy};
 
 /// What to test.
 #[derive(clap::Args)]
@@ -63,6 +63,9 @@ pub fn run(args: &Args) -> Result<()> {
             failed.push(name.to_owned());
         }
     };
+    if !args.quick {
+        step("FFmpeg 9", python::install());
+    }
     println!("==> cargo xtask ebpf");
     step("ebpf", ebpf::prepare(missing).map(drop));
     println!("==> cargo fmt --all --check");

@@ -86,6 +86,10 @@ impl Facts for Told {
         true
     }
 
+    fn refresh_forwards(&self, _: Option<&str>) -> usize {
+        0
+    }
+
     async fn clients(&self, _: ClientQuery) -> ClientPage {
         ClientPage::default()
     }
@@ -259,6 +263,7 @@ fn snapshot() -> Snapshot {
         ..LegStatus::default()
     };
     Snapshot {
+        names: Vec::new(),
         version: "0.1.0".into(),
         pid: 4711,
         uptime_s: 3_700,

@@ -9,7 +9,8 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::error::{ConfigError, NOT_UTF8, Source, near_miss};
-use super::{Config, Exporter, HttpApi, Log, Vhost, When, serial, values};
+use super::{Config, Exporter, HttpApi, Log, Rtmps, Targets, Vhost, When, serial, values};
+use crate::tls::{self, Part};
 
 /// Reads a whole TOML configuration.
 pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
@@ -19,16 +20,21 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(&source.text).map_err(|error| explain(source, &error))?;
     let looks: SecondLook =
         toml::from_str(&source.text).map_err(|error| explain(source, &error))?;
+    check_tls(source, &file, &looks)?;
     let default_chunk_size = file.chunk_size;
     let mut config = Config {
         listen: file.listen,
         max_connections: file.max_connections,
         threads: file.threads,
         pid: file.pid,
+        resolver: file.resolver,
         drain_timeout: file.drain_timeout,
+        drain_to: file.drain_to,
         kernel: file.kernel,
         kernel_backlog_limit: file.kernel_backlog_limit,
         io_uring: file.io_uring,
+        rtmps: file.rtmps,
+        tls: file.tls,
         log: file.log,
         http_api: file.http_api,
         exporter: file.exporter,
@@ -68,6 +74,31 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// Certificates that are needed can be used.
+fn check_tls(source: &Source, file: &File, looks: &SecondLook) -> Result<(), ConfigError> {
+    if let (Some(ca), Some(look)) = (&file.tls.ca, &looks.tls.ca) {
+        tls::authorities(ca).map_err(|error| source.error(look.span(), &error.to_string()))?;
+    }
+    let Some(enabled) = looks.rtmps.enabled.as_ref().filter(|_| file.rtmps.enabled) else {
+        return Ok(());
+    };
+    if file.rtmps.certificate.is_empty() {
+        let message = "rtmps is on and has no certificate\n\
+                       add [[rtmps.certificate]] with cert = \"...\" and key = \"...\"";
+        return Err(source.error(enabled.span(), message));
+    }
+    for (files, look) in file.rtmps.certificate.iter().zip(&looks.rtmps.certificate) {
+        files.read().map_err(|error| {
+            let at = match error.part {
+                Part::Cert => &look.cert,
+                Part::Key => &look.key,
+            };
+            source.error(at.span(), &error.to_string())
+        })?;
+    }
+    Ok(())
+}
+
 /// The file's top level. All other tables deserialise into the public types themselves.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,12 +111,18 @@ struct File {
     threads: usize,
     #[serde(deserialize_with = "serial::optional_path")]
     pid: Option<PathBuf>,
+    #[serde(deserialize_with = "serial::resolver")]
+    resolver: Option<SocketAddr>,
     #[serde(deserialize_with = "serial::duration")]
     drain_timeout: Duration,
+    #[serde(deserialize_with = "serial::optional_server")]
+    drain_to: Option<String>,
     kernel: When,
     #[serde(deserialize_with = "serial::bytes")]
     kernel_backlog_limit: usize,
     io_uring: bool,
+    rtmps: Rtmps,
+    tls: Targets,
     /// The default of the vhosts'.
     #[serde(deserialize_with = "serial::optional_chunk_size")]
     chunk_size: Option<u32>,
@@ -103,10 +140,14 @@ impl Default for File {
             max_connections,
             threads,
             pid,
+            resolver,
             drain_timeout,
+            drain_to,
             kernel,
             kernel_backlog_limit,
             io_uring,
+            rtmps,
+            tls,
             log,
             http_api,
             exporter,
@@ -117,10 +158,14 @@ impl Default for File {
             max_connections,
             threads,
             pid,
+            resolver,
             drain_timeout,
+            drain_to,
             kernel,
             kernel_backlog_limit,
             io_uring,
+            rtmps,
+            tls,
             chunk_size: None,
             log,
             http_api,
@@ -134,7 +179,29 @@ impl Default for File {
 #[derive(Deserialize)]
 struct SecondLook {
     #[serde(default)]
+    rtmps: RtmpsLook,
+    #[serde(default)]
+    tls: TlsLook,
+    #[serde(default)]
     vhost: Vec<Spanned<VhostLook>>,
+}
+
+#[derive(Default, Deserialize)]
+struct RtmpsLook {
+    enabled: Option<Spanned<bool>>,
+    #[serde(default)]
+    certificate: Vec<CertificateLook>,
+}
+
+#[derive(Deserialize)]
+struct CertificateLook {
+    cert: Spanned<IgnoredAny>,
+    key: Spanned<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+struct TlsLook {
+    ca: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -205,7 +272,7 @@ fn section_of(key: &str) -> Option<String> {
     if defaults.get(key).is_some_and(|value| !value.is_table()) {
         return Some("at the top, above every [table]".to_owned());
     }
-    for section in ["log", "http_api", "exporter"] {
+    for section in ["rtmps", "tls", "log", "http_api", "exporter"] {
         if defaults.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [{section}]"));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{ForwardUrl, NOTSENT_LOWAT, serial};
+use super::{ForwardTarget, NOTSENT_LOWAT, serial};
 use crate::rtmp::url::StreamKey;
 
 /// `[vhost.forward]`
@@ -14,8 +14,11 @@ pub struct Forward {
     /// Off by default, as in SRS. On: there is a destination.
     pub enabled: bool,
     /// Where every stream goes, all different.
-    #[serde(deserialize_with = "serial::forward_urls", serialize_with = "serial::write_urls")]
-    pub destination: Vec<ForwardUrl>,
+    #[serde(
+        deserialize_with = "serial::forward_targets",
+        serialize_with = "serial::write_targets"
+    )]
+    pub destination: Vec<ForwardTarget>,
     /// How long a TCP connect may take.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub connect_timeout: Duration,
@@ -54,8 +57,8 @@ pub struct Forward {
 #[serde(deny_unknown_fields)]
 pub struct ForwardTo {
     /// Where to.
-    #[serde(deserialize_with = "serial::forward_url", serialize_with = "serial::write_url")]
-    pub url: ForwardUrl,
+    #[serde(deserialize_with = "serial::forward_target", serialize_with = "serial::write_target")]
+    pub url: ForwardTarget,
     /// The apps whose streams go there.
     #[serde(default)]
     pub app: Pattern,
@@ -79,14 +82,19 @@ impl Forward {
         !self.destination.is_empty() || !self.to.is_empty()
     }
 
+    /// Every place and name that streams may go to.
+    pub fn targets(&self) -> impl Iterator<Item = &ForwardTarget> {
+        self.destination.iter().chain(self.to.iter().map(|to| &to.url))
+    }
+
     /// Where the stream `key` goes, and whether its publisher's parameters go along.
-    pub fn of(&self, key: &StreamKey) -> impl Iterator<Item = (&ForwardUrl, bool)> {
-        let all = self.destination.iter().map(|url| (url, url.passes_param()));
+    pub fn of(&self, key: &StreamKey) -> impl Iterator<Item = (&ForwardTarget, bool)> {
+        let all = self.destination.iter().map(|it| (it, it.url.passes_param()));
         let some = self
             .to
             .iter()
             .filter(|to| to.app.matches(key.app()) && to.stream.matches(key.stream()))
-            .map(|to| (&to.url, to.param.unwrap_or(to.url.passes_param())));
+            .map(|to| (&to.url, to.param.unwrap_or(to.url.url.passes_param())));
         all.chain(some)
     }
 }

@@ -2,7 +2,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::destination::{DEFAULT_PORT, Destination, DestinationError};
+use super::destination::{Destination, DestinationError, bracketed};
 use crate::rtmp::url::{DEFAULT_VHOST, StreamKey, UrlError};
 
 const VARIABLES: [&str; 4] = ["[vhost]", "[app]", "[stream]", "[param]"];
@@ -14,8 +14,8 @@ const SHOWN: usize = 4;
 /// What is shorter is no key, and would be found in any text.
 const SECRET_FROM: usize = 4;
 
-/// `host[:port]`, which keeps a stream's app and name, or `rtmp://host[:port]/app/stream[?param]`,
-/// in which `[vhost]`, `[app]`, `[stream]` and `[param]` stand for the publisher's.
+/// `host[:port]` or `rtmps://host[:port]`, which keep a stream's app and name, or
+/// `rtmp://host[:port]/app/stream[?param]` (`rtmps://` for RTMP in TLS), in which `[vhost]`, `[app]`, `[stream]` and `[param]` stand for the publisher's.
 ///
 /// Shown without what may be a key; [`Self::written`] has all.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -57,8 +57,8 @@ pub enum ForwardUrlError {
     /// The path names no stream.
     #[error("{0}\nwrite \"rtmp://host/app/stream\"; [app] and [stream] stand for the publisher's")]
     Path(#[from] UrlError),
-    /// Not RTMP over TCP.
-    #[error("streams are forwarded to rtmp:// only")]
+    /// Not RTMP over TCP, with or without TLS.
+    #[error("streams are forwarded to rtmp:// and rtmps:// only")]
     Scheme,
     /// Brackets around something else, or where a variable has no place.
     #[error("`{0}` has no place there\n{1}")]
@@ -72,16 +72,21 @@ impl FromStr for ForwardUrl {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(Self { at: text.parse()?, path: None });
         };
-        if !scheme.eq_ignore_ascii_case("rtmp") {
-            return Err(ForwardUrlError::Scheme);
-        }
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "rtmp" => false,
+            "rtmps" => true,
+            _ => return Err(ForwardUrlError::Scheme),
+        };
         if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
             return Err(UrlError::Character("URL", ' ').into());
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if tls && path.is_empty() {
+            return Ok(Self { at: Destination::at(authority, tls)?, path: None });
+        }
         let path = Path::from(path);
         path.check()?;
-        Ok(Self { at: authority.parse()?, path: Some(path) })
+        Ok(Self { at: Destination::at(authority, tls)?, path: Some(path) })
     }
 }
 
@@ -162,8 +167,14 @@ impl ForwardUrl {
             secrets.extend(values.map(|(_, value)| value.to_owned()));
         }
         let app = with_query(&app, &app_query);
-        let tc_url = format!("rtmp://{}/{app}", self.authority());
+        let tc_url = format!("{}/{app}", self.origin());
         Ok(Names { tc_url, app, stream: with_query(&name, &query), secrets })
+    }
+
+    /// The same on another server.
+    #[must_use]
+    pub fn moved_to(&self, at: Destination) -> Self {
+        Self { at, path: self.path.clone() }
     }
 
     /// Whether the publisher's parameters go along if nothing else is said: they may be meant for
@@ -183,14 +194,12 @@ impl ForwardUrl {
             return self.at.to_string();
         };
         let (app, stream) = (with_query(app, app_query), with_query(name, query));
-        format!("rtmp://{}/{app}/{stream}", self.authority())
+        format!("{}/{app}/{stream}", self.origin())
     }
 
-    /// Host and port; not the port that goes without saying, which some servers compare.
-    fn authority(&self) -> String {
-        let text = self.at.to_string();
-        let usual = format!(":{DEFAULT_PORT}");
-        text.strip_suffix(&usual).map_or(text.clone(), str::to_owned)
+    /// Scheme, host and port.
+    fn origin(&self) -> String {
+        format!("{}://{}", self.at.scheme(), self.at.authority())
     }
 }
 
@@ -201,7 +210,7 @@ impl fmt::Display for ForwardUrl {
         };
         let mark = |query: &str| if query.is_empty() { "" } else { "?***" };
         let (app_query, query) = (mark(app_query), mark(query));
-        write!(f, "rtmp://{}/{app}{app_query}/{}{query}", self.authority(), masked(name))
+        write!(f, "{}/{app}{app_query}/{}{query}", self.origin(), masked(name))
     }
 }
 
@@ -215,9 +224,9 @@ impl Names {
     /// The stream's own app and name, for a server at `at` that shall find it in `vhost`.
     pub fn same(at: &Destination, vhost: &str, key: &StreamKey, param: &str) -> Self {
         let host = if vhost == DEFAULT_VHOST { &*at.host } else { vhost };
-        let at = Destination { host: host.to_owned(), port: at.port };
+        let (scheme, host, port) = (at.scheme(), bracketed(host), at.port);
         Self {
-            tc_url: format!("rtmp://{at}/{}", key.app()),
+            tc_url: format!("{scheme}://{host}:{port}/{}", key.app()),
             app: key.app().to_owned(),
             stream: with_query(key.stream(), param),
             secrets: vec![param.to_owned()],

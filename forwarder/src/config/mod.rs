@@ -6,7 +6,11 @@ mod destination;
 mod error;
 mod file;
 mod forward;
+mod forward_target;
 mod forward_url;
+mod http_url;
+mod live;
+mod rtmps;
 mod serial;
 mod srs;
 #[cfg(test)]
@@ -21,11 +25,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use destination::{DEFAULT_PORT, Destination, DestinationError};
+pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
+pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use http_url::{HttpUrl, HttpUrlError};
+pub use live::Live;
+pub use rtmps::{Rtmps, Targets};
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -51,9 +59,15 @@ pub struct Config {
     /// Where to write the process id, locked while running.
     #[serde(serialize_with = "serial::write_path")]
     pub pid: Option<PathBuf>,
+    /// The DNS server that names are asked of; `None`: those that the system asks.
+    #[serde(serialize_with = "serial::write_display", skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<SocketAddr>,
     /// How long a graceful stop waits.
     #[serde(serialize_with = "serial::write_duration")]
     pub drain_timeout: Duration,
+    /// Where clients are sent that can be asked to connect again before a stop:
+    /// `rtmp://host[:port]`, to which their app is added. `None`: where they came.
+    pub drain_to: Option<String>,
     /// When the kernel carries legs: players of an edge with a connection of their own.
     pub kernel: When,
     /// Over so many bytes in the kernel that the players of all legs have not acknowledged, legs
@@ -62,6 +76,10 @@ pub struct Config {
     pub kernel_backlog_limit: usize,
     /// Write to many players by io_uring(7), where the kernel lets us.
     pub io_uring: bool,
+    /// Listeners with TLS.
+    pub rtmps: Rtmps,
+    /// Targets with TLS.
+    pub tls: Targets,
     /// Logging.
     pub log: Log,
     /// HTTP API.
@@ -240,7 +258,7 @@ pub struct Edge {
     /// Off by default. On: there is an origin; streams that players ask for are pulled from one of
     /// them, and what is published here is published there.
     pub enabled: bool,
-    /// The origins, each `host[:port]`, all different.
+    /// The origins, each `host[:port]` or `rtmps://host[:port]`, all different.
     #[serde(deserialize_with = "serial::destinations", serialize_with = "serial::write_list")]
     pub origin: Vec<Destination>,
     /// The vhost named to an origin; `[vhost]` in it stands for this vhost's name.
@@ -332,10 +350,14 @@ impl Default for Config {
             max_connections: 10_000,
             threads: 0,
             pid: None,
+            resolver: None,
             drain_timeout: Duration::from_secs(30),
+            drain_to: None,
             kernel: When::Auto,
             kernel_backlog_limit: 512 << 20,
             io_uring: true,
+            rtmps: Rtmps::default(),
+            tls: Targets::default(),
             log: Log::default(),
             http_api: HttpApi::default(),
             exporter: Exporter::default(),
@@ -399,7 +421,7 @@ impl Default for Play {
             queue_length: Duration::from_secs(10),
             queue_bytes: 16 << 20,
             mw_latency: Duration::ZERO,
-            audio_hold: Duration::from_millis(40),
+            audio_hold: Duration::from_millis(50),
             keyframe_wait: Duration::from_secs(3),
             write_timeout: Duration::from_secs(30),
             send_buffer: 0,

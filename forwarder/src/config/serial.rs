@@ -13,9 +13,10 @@ use serde::ser::{SerializeSeq as _, Serializer};
 use super::values::{
     CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Repeatable, at_least_a_moment, buffer_in_range, bytes_in_range,
     in_range, parse_buffer, parse_bytes, parse_duration, parse_level, parse_listen,
-    parse_origin_vhost, parse_token, parse_vhost_name, show_bytes, show_duration, unique,
+    parse_origin_vhost, parse_resolver, parse_token, parse_vhost_name, show_bytes, show_duration,
+    unique,
 };
-use super::{Destination, DestinationError, ForwardUrl, ForwardUrlError};
+use super::{Destination, DestinationError, ForwardTarget, ForwardTargetError};
 
 /// Deserialises what may be written as text or as an integer.
 struct Scalar<T> {
@@ -140,19 +141,38 @@ pub(super) fn destinations<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Destin
     }))
 }
 
+/// One destination with TLS or a list of them; the list may be empty.
+pub(super) fn secure_destinations<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Vec<Destination>, D::Error> {
+    d.deserialize_any(OneOrMany(|| Scalar {
+        what: "a destination with TLS",
+        text: |text| match text.parse::<Destination>() {
+            Ok(destination) if destination.tls => Ok(destination),
+            Ok(_) => Err(NO_TLS.to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
+        integer: |_| Err(NO_TLS.to_owned()),
+    }))
+}
+
+const NO_TLS: &str = "only targets with TLS have certificates\nwrite \"rtmps://host[:port]\"";
+
 /// A place to forward to.
-pub(super) fn forward_url<'de, D: Deserializer<'de>>(d: D) -> Result<ForwardUrl, D::Error> {
-    d.deserialize_any(FORWARD_URL)
+pub(super) fn forward_target<'de, D: Deserializer<'de>>(d: D) -> Result<ForwardTarget, D::Error> {
+    d.deserialize_any(FORWARD_TARGET)
 }
 
 /// One place to forward to or a list of them; the list may be empty.
-pub(super) fn forward_urls<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<ForwardUrl>, D::Error> {
-    d.deserialize_any(OneOrMany(|| FORWARD_URL))
+pub(super) fn forward_targets<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Vec<ForwardTarget>, D::Error> {
+    d.deserialize_any(OneOrMany(|| FORWARD_TARGET))
 }
 
-const FORWARD_URL: Scalar<ForwardUrl> = Scalar {
+const FORWARD_TARGET: Scalar<ForwardTarget> = Scalar {
     what: "a destination",
-    text: |text| text.parse().map_err(|error: ForwardUrlError| error.to_string()),
+    text: |text| text.parse().map_err(|error: ForwardTargetError| error.to_string()),
     integer: |number| Err(format!("{number} is not a destination\nwrite \"host:{number}\"")),
 };
 
@@ -274,13 +294,34 @@ where
 }
 
 /// Writes a place to forward to, with its keys.
-pub(super) fn write_url<S: Serializer>(url: &ForwardUrl, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(&url.written())
+pub(super) fn write_target<S: Serializer>(to: &ForwardTarget, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&to.written())
 }
 
 /// Writes a list of them.
-pub(super) fn write_urls<S: Serializer>(urls: &[ForwardUrl], s: S) -> Result<S::Ok, S::Error> {
-    s.collect_seq(urls.iter().map(ForwardUrl::written))
+pub(super) fn write_targets<S: Serializer>(
+    targets: &[ForwardTarget],
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.collect_seq(targets.iter().map(ForwardTarget::written))
+}
+
+/// A DNS server.
+pub(super) fn resolver<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    d.deserialize_any(Scalar {
+        what: "the address of a DNS server",
+        text: parse_resolver,
+        integer: |number| parse_resolver(&number.to_string()),
+    })
+    .map(Some)
+}
+
+/// Writes what has a text form, if there is something.
+pub(super) fn write_display<S: Serializer>(
+    value: &Option<impl fmt::Display>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.serialize_some(&value.as_ref().map(ToString::to_string))
 }
 
 /// Writes a path; TOML has no bytes, so one that is not UTF-8 loses what cannot be shown.
@@ -291,6 +332,20 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Pa
         return Err(de::Error::custom("an empty path\ntake the key out for none"));
     }
     Ok(Some(path))
+}
+
+/// `rtmp://host[:port]`, without a `/` at its end.
+pub(super) fn optional_server<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(d)?;
+    let server = text.strip_suffix('/').unwrap_or(&text);
+    let place = server.strip_prefix("rtmp://").or_else(|| server.strip_prefix("rtmps://"));
+    match place.map(str::parse::<Destination>) {
+        Some(Ok(_)) => Ok(Some(server.to_owned())),
+        Some(Err(error)) => Err(de::Error::custom(error)),
+        None => {
+            Err(de::Error::custom(format!("`{text}` is no server\nwrite \"rtmp://host:1935\"")))
+        }
+    }
 }
 
 pub(super) fn write_path<S: Serializer>(

@@ -4,6 +4,7 @@ mod errors;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tls::CertificateFiles;
 
 const EVERY_KEY: &str = include_str!("../../../conf/forwarder.toml");
 
@@ -24,9 +25,11 @@ fn the_commented_file_is_the_default() {
 
 #[test]
 fn the_commented_file_has_every_key_and_no_other() {
-    let text = EVERY_KEY.replace("\n#pid = ", "\npid = ");
+    let text =
+        EVERY_KEY.replace("\n#pid = ", "\npid = ").replace("\n#resolver = ", "\nresolver = ");
     let config = toml(&text);
-    assert_eq!(config, Config { pid: Some("/run/forwarder.pid".into()), ..Config::default() });
+    let (pid, resolver) = (Some("/run/forwarder.pid".into()), "127.0.0.1:53".parse().ok());
+    assert_eq!(config, Config { pid, resolver, ..Config::default() });
 
     let file: toml::Table = toml::from_str(&text).expect("TOML");
     let mut schema: toml::Table = toml::from_str(&config.to_toml()).expect("TOML");
@@ -62,7 +65,7 @@ fn the_cluster_on_one_machine_fits_together() {
     assert!(master.vhosts[0].forward.enabled);
     assert_eq!(destinations.len(), slaves.len());
     for (destination, slave) in destinations.iter().zip(slaves.map(toml)) {
-        assert_eq!(destination.at.port, slave.listen[0].port());
+        assert_eq!(destination.url.at.port, slave.listen[0].port());
         assert_ne!(slave.http_api.listen, master.http_api.listen);
         assert!(!slave.vhosts[0].forward.enabled);
     }
@@ -226,11 +229,20 @@ fn any_config() -> impl Strategy<Value = Config> {
             listen: listen.iter().map(|it| SocketAddr::new(it.ip(), it.port())).collect(),
             max_connections,
             threads: 3,
+            resolver: listen.iter().next().map(|it| SocketAddr::new(it.ip(), 53)),
             pid,
             drain_timeout,
+            drain_to: json.then(|| "rtmp://other.example:1936".to_owned()),
             kernel: if json { When::Always } else { When::Never },
             kernel_backlog_limit: 1 << 16 | max_connections,
             io_uring: !json,
+            rtmps: Rtmps {
+                enabled: false,
+                listen: vec!["[::1]:1443".parse().unwrap()],
+                handshake_timeout: drain_timeout,
+                certificate: vec![CertificateFiles { cert: "a b".into(), key: "c".into() }; 2],
+            },
+            tls: Targets { ca: None, insecure: vec!["rtmps://a:9".parse().unwrap()] },
             log: Log { level: "warn,forwarder=debug".to_owned(), json },
             http_api: HttpApi {
                 enabled: json,
@@ -310,7 +322,10 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
             },
             edge: Edge {
                 enabled: on,
-                origin: hosts.into_iter().map(|host| Destination { host, port: 1935 }).collect(),
+                origin: hosts
+                    .into_iter()
+                    .map(|host| Destination { host, port: 1935, tls: false })
+                    .collect(),
                 vhost: "[vhost].origin".to_owned(),
                 token_traverse: on,
                 connect_timeout: a,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::error::near_miss;
-use super::{Destination, ForwardUrl};
+use super::{Destination, ForwardTarget};
 
 /// Smallest chunk size to send; SRS has the same bounds.
 pub(super) const CHUNK_SIZE_MIN: i64 = 128;
@@ -33,6 +33,8 @@ const BUFFER_MIN: u64 = 4 << 10;
 const BUFFER_MAX: u64 = 512 << 20;
 /// Deadlines shorter than this end healthy connections.
 const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// IANA "domain".
+const DNS_PORT: u16 = 53;
 /// Keeps deadlines far from the end of every clock.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -137,6 +139,19 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// `ip`, `ip:port` or `[ipv6]:port` of a DNS server, whose port is 53 if it is left out.
+pub(super) fn parse_resolver(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(ip) = text.parse() {
+        return Ok(SocketAddr::new(ip, DNS_PORT));
+    }
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+    address.ok_or_else(|| {
+        format!(
+            "`{text}` is not the address of a DNS server\nwrite \"10.0.0.2\" or \"10.0.0.2:53\""
+        )
+    })
+}
+
 /// A vhost's name, compared byte for byte with what clients ask for.
 pub(super) fn parse_vhost_name(text: &str) -> Result<String, String> {
     let refused = |c: char| c.is_control() || c.is_whitespace() || "/?&=#\\".contains(c);
@@ -211,7 +226,7 @@ impl Repeatable for Destination {
     }
 }
 
-impl Repeatable for ForwardUrl {
+impl Repeatable for ForwardTarget {
     fn may_repeat(&self) -> bool {
         false
     }

@@ -2,6 +2,7 @@
 
 mod asking;
 mod encoder;
+mod leaving;
 mod legged;
 mod publishing;
 mod role;
@@ -23,6 +24,7 @@ use vhost::{announced, carries_publishers, names_vhost};
 
 use super::client::Client;
 use super::end::End;
+use super::leaving::{Movable, Stage};
 use super::legged::Wish;
 use super::play::{self, Playing};
 use super::read::read_some;
@@ -55,6 +57,8 @@ struct Connection {
     peer: SocketAddr,
     session: ServerSession,
     connect: Option<Arc<ConnectRequest>>,
+    /// If it can be asked to go elsewhere.
+    movable: Option<Movable>,
     role: Role,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
@@ -74,7 +78,7 @@ struct Connection {
 impl Connection {
     fn new(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr, now: Instant) -> Self {
         // The vhost is not known yet: `connect` names it, and these are not sent before.
-        let server = announced(shard.context().config.vhost(DEFAULT_VHOST));
+        let server = announced(shard.context().config().vhost(DEFAULT_VHOST));
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
@@ -85,6 +89,7 @@ impl Connection {
             peer,
             session,
             connect: None,
+            movable: None,
             role: Role::None,
             out: Vec::new(),
             most_out: MAX_OUT,
@@ -98,9 +103,9 @@ impl Connection {
 
     async fn run(&mut self) -> Result<Never, End> {
         tune_accepted(&self.io, WRITE_TIMEOUT).map_err(End::Io)?;
-        let stop = self.shard.stop().clone();
-        let mut stop = pin!(stop.cancelled());
-        let mut stopping = false;
+        let shard = Rc::clone(&self.shard);
+        let mut stage = Some(Stage::Players);
+        let mut next_stage = pin!(Stage::Players.token(&shard).cancelled());
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             self.send()?;
@@ -124,11 +129,14 @@ impl Connection {
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
                 }
-                () = stop.as_mut(), if !stopping => {
-                    stopping = true;
+                () = next_stage.as_mut(), if stage.is_some() => {
+                    stage = stage.map_or(Ok(None), |stage| self.on_stage(stage))?;
+                    if let Some(next) = stage {
+                        next_stage.set(next.token(&shard).cancelled());
+                    }
                 }
             }
-            if stopping {
+            if stage.is_none() {
                 self.on_stop();
             }
         }
@@ -195,7 +203,7 @@ impl Connection {
     }
 
     fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
-        let config = &self.shard.context().config;
+        let config = self.shard.context().config();
         let resolved = Request::resolve(&request.tc_url, &request.app, "")
             .or_else(|_| Request::resolve(&request.tc_url, &request.app, "_"));
         // Whether the names are any good shows when a stream is asked for, and the stream may still
@@ -213,6 +221,7 @@ impl Connection {
         if !config.vhosts.iter().any(carries_publishers) {
             drop(self.session.take_transcript());
         }
+        self.note_movable(&request);
         let request = Arc::new(request);
         self.client.connected(&request);
         self.connect = Some(request);
@@ -223,7 +232,8 @@ impl Connection {
         let connect = self.connect.as_ref().ok_or("connect first")?;
         let request = Request::resolve(&connect.tc_url, &connect.app, stream)
             .map_err(|error: UrlError| error.to_string())?;
-        let vhost = self.shard.context().config.vhost(&request.vhost).ok_or("no such vhost")?;
+        let config = self.shard.context().config();
+        let vhost = config.vhost(&request.vhost).ok_or("no such vhost")?;
         // A forwarder names the vhost where a client cannot have written it.
         if connect.forwarder.is_some()
             && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")

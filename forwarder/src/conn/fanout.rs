@@ -5,9 +5,11 @@
 //! up in the log and the next pass carries more: batches appear when the shard is busy, and only
 //! then.
 
-use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 
 use super::Context;
 use super::broadcast::Broadcast;
@@ -35,7 +38,7 @@ pub(super) struct Inbox {
 type LaneId = (usize, Pace);
 
 /// How the passes of a lane follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pace {
     /// Least time between two passes (`mw_latency`); zero: none.
     pub floor: Duration,
@@ -44,8 +47,12 @@ pub struct Pace {
 }
 
 impl Inbox {
-    fn take(&self) -> Vec<LaneId> {
+    pub(super) fn take(&self) -> Vec<LaneId> {
         std::mem::take(&mut self.ready.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }
 
@@ -64,12 +71,21 @@ impl Wake for LaneWake {
 /// The lanes of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
-    broadcast: OnceCell<Rc<RefCell<Broadcast>>>,
+    /// Turns that lanes have planned, the next one first; those that a pass came before are in it
+    /// until they would be due.
+    planned: RefCell<BinaryHeap<Reverse<(Instant, LaneId)>>>,
+    broadcast: Rc<RefCell<Broadcast>>,
 }
 
 impl Fanout {
+    /// Without lanes. Must be called on its shard's thread.
+    pub(super) fn new(context: &Context) -> Self {
+        let broadcast = Broadcast::new(context.config().io_uring);
+        Self { broadcast: Rc::new(RefCell::new(broadcast)), ..Self::default() }
+    }
+
     /// The lane of `stream` with this pace, made if this shard has none.
     pub(super) fn lane(
         &self,
@@ -84,10 +100,7 @@ impl Fanout {
         }
         lanes.retain(|_, lane| lane.strong_count() > 0);
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
-        let broadcast = self
-            .broadcast
-            .get_or_init(|| Rc::new(RefCell::new(Broadcast::new(context.config.io_uring))));
-        let lane = Rc::new(Lane::new(context, stream, pace, broadcast, wake));
+        let lane = Rc::new(Lane::new(context, stream, pace, &self.broadcast, wake));
         lanes.insert(id, Rc::downgrade(&lane));
         lane
     }
@@ -103,13 +116,40 @@ impl Fanout {
         }
     }
 
+    fn find(&self, id: LaneId) -> Option<Rc<Lane>> {
+        self.lanes.borrow().get(&id).and_then(Weak::upgrade)
+    }
+
     /// Passes over lanes whenever they have something, for ever.
     pub(super) async fn run(self: Rc<Self>) {
+        let mut timer = pin!(sleep_until(Instant::now().into()));
         loop {
-            self.inbox.bell.notified().await;
+            let next = self.next_planned().map(|(due, ..)| due);
+            if let Some(due) = next.map(Into::into).filter(|due| *due != timer.deadline()) {
+                timer.as_mut().reset(due);
+            }
+            tokio::select! {
+                () = self.inbox.bell.notified() => {}
+                () = timer.as_mut(), if next.is_some() => {}
+            }
             self.take_turns();
-            // The sockets get their turn: what they bring makes the next pass larger.
-            tokio::task::yield_now().await;
+            // What another shard appended meanwhile waits until the sockets had their turn: what they
+            // bring makes the next pass larger.
+            if !self.inbox.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// When the next turn is to come that is still wanted.
+    fn next_planned(&self) -> Option<(Instant, LaneId, Rc<Lane>)> {
+        let mut planned = self.planned.borrow_mut();
+        loop {
+            let Reverse((due, id)) = *planned.peek()?;
+            if let Some(lane) = self.find(id).filter(|lane| lane.plans(due)) {
+                return Some((due, id, lane));
+            }
+            planned.pop();
         }
     }
 
@@ -118,28 +158,23 @@ impl Fanout {
     /// that all others wait for.
     fn take_turns(&self) {
         for id in self.inbox.take() {
-            let lane = self.lanes.borrow().get(&id).and_then(Weak::upgrade);
-            let Some(lane) = lane else { continue };
-            match lane.turn(Instant::now()) {
-                Turn::Pass => lane.pass(),
-                Turn::Later(due) => self.pass_later(id, &lane, due),
-                Turn::Planned => {}
-            }
+            let Some(lane) = self.find(id) else { continue };
+            self.take_turn(id, &lane, lane.turn(Instant::now()));
+        }
+        let now = Instant::now();
+        while let Some((due, id, lane)) = self.next_planned().filter(|(due, ..)| *due <= now) {
+            self.planned.borrow_mut().pop();
+            self.take_turn(id, &lane, lane.planned_turn(due, now));
         }
     }
 
-    fn pass_later(&self, id: LaneId, lane: &Rc<Lane>, due: Instant) {
-        let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
-        let lane = Rc::downgrade(lane);
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep_until(due.into()).await;
-            if let Some(lane) = lane.upgrade() {
-                // Video may have come meanwhile, and taken everything with it.
-                if lane.is_due() {
-                    wake.wake();
-                }
-            }
-        });
+    fn take_turn(&self, id: LaneId, lane: &Lane, turn: Turn) {
+        let planned = match turn {
+            Turn::Pass => lane.pass(),
+            Turn::Later(due) => Some(due),
+            Turn::Nothing => None,
+        };
+        self.planned.borrow_mut().extend(planned.map(|due| Reverse((due, id))));
     }
 }
 
@@ -210,6 +245,13 @@ impl Subscription {
     pub fn pause(&self, paused: bool) {
         self.part();
         self.subscriber.pause(paused, &self.lane.view.borrow());
+        self.advance(Subscriber::advance);
+    }
+
+    /// Sends no more than what there is now; [`State::drained`] says when that is out.
+    pub fn end_here(&self) {
+        self.part();
+        self.subscriber.end_here(&self.lane.view.borrow());
         self.advance(Subscriber::advance);
     }
 

@@ -23,10 +23,6 @@ pub(super) struct Lane {
     last_pass: Cell<Option<Instant>>,
     /// The head at the last pass; before that, no offset.
     passed: Cell<u64>,
-    /// Since when a little audio waits for video.
-    held_since: Cell<Option<Instant>>,
-    /// There is something that no pass has taken yet.
-    owes: Cell<bool>,
     /// Another turn is to come then; one is enough, however often the lane is woken.
     planned: Cell<Option<Instant>>,
 }
@@ -36,7 +32,8 @@ pub(super) struct Lane {
 pub(super) enum Turn {
     Pass,
     Later(Instant),
-    Planned,
+    /// Another turn is planned already, or there is nothing.
+    Nothing,
 }
 
 impl Lane {
@@ -55,29 +52,44 @@ impl Lane {
             pace,
             last_pass: Cell::new(None),
             passed: Cell::new(u64::MAX),
-            held_since: Cell::new(None),
-            owes: Cell::new(false),
             planned: Cell::new(None),
         }
+    }
+
+    /// What to do now that the turn planned for `due` has come.
+    pub(super) fn planned_turn(&self, due: Instant, now: Instant) -> Turn {
+        if self.plans(due) {
+            self.planned.set(None);
+        }
+        let mut view = self.view.borrow_mut();
+        // From here on audio wakes us again, and what came before is seen.
+        view.set_patient(false);
+        view.refresh();
+        if view.phase() == Phase::Live && view.head() == self.passed.get() {
+            return Turn::Nothing;
+        }
+        drop(view);
+        self.turn(now)
     }
 
     /// What to do now that there is something, or may be.
     pub(super) fn turn(&self, now: Instant) -> Turn {
         let last = self.last_pass.get().filter(|_| !self.pace.floor.is_zero());
         let floor = last.map(|last| last + self.pace.floor);
-        let Some(due) = floor.max(self.held_until(now)).filter(|due| *due > now) else {
+        let Some(due) = floor.max(self.held_until()).filter(|due| *due > now) else {
             return Turn::Pass;
         };
-        self.owes.set(true);
+        // More audio need not wake it until then.
+        self.view.borrow().set_patient(!self.pace.hold.is_zero());
         if self.planned.get().is_some_and(|planned| planned <= due) {
-            return Turn::Planned;
+            return Turn::Nothing;
         }
         self.planned.set(Some(due));
         Turn::Later(due)
     }
 
     /// Until when what there is may wait; `None`: it may not.
-    fn held_until(&self, now: Instant) -> Option<Instant> {
+    fn held_until(&self) -> Option<Instant> {
         if self.pace.hold.is_zero() {
             return None;
         }
@@ -86,28 +98,28 @@ impl Lane {
         if view.phase() != Phase::Live || !view.is_little_audio(self.passed.get()) {
             return None;
         }
-        let since = self.held_since.get().unwrap_or(now);
-        self.held_since.set(Some(since));
-        Some(since + self.pace.hold)
+        Some(view.arrived(self.passed.get())? + self.pace.hold)
     }
 
-    /// The turn that was planned has come. True: no pass has taken what it was planned for.
-    pub(super) fn is_due(&self) -> bool {
-        self.planned.set(None);
-        self.owes.get()
+    /// Whether a turn is to come at `due`: it was planned, and no pass has come before it.
+    pub(super) fn plans(&self, due: Instant) -> bool {
+        self.planned.get() == Some(due)
     }
 
-    /// Writes to everyone what there is.
-    pub(super) fn pass(&self) {
+    /// Writes to everyone what there is. If audio that comes next may wait, it wakes nobody, and the
+    /// next turn is to come at the time that is returned.
+    pub(super) fn pass(&self) -> Option<Instant> {
         let now = Instant::now();
         self.last_pass.set(Some(now));
-        self.held_since.set(None);
-        self.owes.set(false);
         let mut view = self.view.borrow_mut();
+        let holds = !self.pace.hold.is_zero() && view.phase() == Phase::Live && view.has_video();
+        view.set_patient(holds);
+        self.planned.set(holds.then(|| now + self.pace.hold));
         view.refresh();
         self.passed.set(view.head());
         let sent = self.crowd.borrow_mut().pass(&mut view, &mut self.broadcast.borrow_mut(), now);
         self.count(&view, sent);
+        self.planned.get()
     }
 
     pub(super) fn count(&self, view: &View, sent: Sent) {
@@ -137,12 +149,16 @@ mod tests {
     use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
 
     fn lane(pace: Pace) -> (Rc<Lane>, Publisher) {
+        lane_of(&Fanout::default(), pace)
+    }
+
+    fn lane_of(fanout: &Fanout, pace: Pace) -> (Rc<Lane>, Publisher) {
         let context = Arc::new(Context::new(Config::default()));
-        let options = stream_options(context.config.vhost(DEFAULT_VHOST).unwrap());
+        let options = stream_options(context.config().vhost(DEFAULT_VHOST).unwrap());
         let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
         let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
         let publisher = publisher.unwrap();
-        (Fanout::default().lane(&context, publisher.stream(), pace), publisher)
+        (fanout.lane(&context, publisher.stream(), pace), publisher)
     }
 
     fn put(publisher: &mut Publisher, kind: MediaKind, len: usize) {
@@ -158,28 +174,41 @@ mod tests {
         let (lane, _publisher) = lane(Pace { floor, hold: Duration::ZERO });
         let now = Instant::now();
         assert_eq!(lane.turn(now), Turn::Pass);
+        assert_eq!(lane.pass(), None);
+        let due = lane.last_pass.get().unwrap() + floor;
+        assert_eq!(lane.turn(now), Turn::Later(due));
+        assert!(lane.plans(due));
+        assert_eq!(lane.turn(now), Turn::Nothing);
         lane.pass();
-        assert_eq!(lane.turn(now), Turn::Later(lane.last_pass.get().unwrap() + floor));
-        assert_eq!(lane.turn(now), Turn::Planned);
+        assert!(!lane.plans(due), "a pass came before");
+    }
+
+    /// When audio is out that was put in between `before` and now.
+    fn assert_held(turn: Turn, before: Instant, hold: Duration) -> Instant {
+        let Turn::Later(due) = turn else { panic!("{turn:?}") };
+        let arrived = due - hold;
+        assert!(arrived + Duration::from_millis(1) > before && arrived <= Instant::now());
+        due
     }
 
     #[test]
     fn a_little_audio_waits_for_video_and_for_nothing_else() {
-        let hold = Duration::from_millis(40);
+        let hold = Duration::from_secs(3600);
         let (lane, mut publisher) = lane(Pace { floor: Duration::ZERO, hold });
+        assert_eq!(lane.turn(Instant::now()), Turn::Pass);
+        assert_eq!(lane.pass(), None);
+        put(&mut publisher, MediaKind::Audio, 200);
+        assert_eq!(lane.turn(Instant::now()), Turn::Pass, "there is no video");
+        put(&mut publisher, MediaKind::Video, 2000);
+        lane.pass();
+        let before = Instant::now();
+        put(&mut publisher, MediaKind::Audio, 200);
+        let due = assert_held(lane.turn(before), before, hold);
+        put(&mut publisher, MediaKind::Audio, 200);
+        assert_eq!(lane.turn(due - hold / 2), Turn::Nothing);
+        assert_eq!(lane.turn(due), Turn::Pass, "it has waited long enough");
+        put(&mut publisher, MediaKind::Video, 2000);
         let now = Instant::now();
-        assert_eq!(lane.turn(now), Turn::Pass);
-        lane.pass();
-        put(&mut publisher, MediaKind::Audio, 200);
-        assert_eq!(lane.turn(now), Turn::Pass, "there is no video");
-        put(&mut publisher, MediaKind::Video, 2000);
-        lane.pass();
-        put(&mut publisher, MediaKind::Audio, 200);
-        assert_eq!(lane.turn(now), Turn::Later(now + hold));
-        put(&mut publisher, MediaKind::Audio, 200);
-        assert_eq!(lane.turn(now + hold / 2), Turn::Planned);
-        assert_eq!(lane.turn(now + hold), Turn::Pass, "it has waited long enough");
-        put(&mut publisher, MediaKind::Video, 2000);
         assert_eq!(lane.turn(now), Turn::Pass, "here is the video");
         lane.pass();
         put(&mut publisher, MediaKind::Audio, 4000);
@@ -188,5 +217,49 @@ mod tests {
         put(&mut publisher, MediaKind::Audio, 200);
         drop(publisher);
         assert_eq!(lane.turn(now), Turn::Pass, "nobody publishes");
+    }
+
+    #[test]
+    fn a_little_audio_wakes_nobody_who_looks_in_time() {
+        let hold = Duration::from_secs(3600);
+        let fanout = Fanout::default();
+        let (lane, mut publisher) = lane_of(&fanout, Pace { floor: Duration::ZERO, hold });
+        let mut put = |kind, len| {
+            put(&mut publisher, kind, len);
+            fanout.inbox.take().len()
+        };
+        assert_eq!(put(MediaKind::Video, 2000), 1);
+        assert_eq!(lane.turn(Instant::now()), Turn::Pass);
+        let first = lane.pass().unwrap();
+        let before = Instant::now();
+        assert_eq!(put(MediaKind::Audio, 200), 0);
+        let due = assert_held(lane.planned_turn(first, before), before, hold);
+        assert_eq!(put(MediaKind::Audio, 200), 0);
+        assert_eq!(lane.planned_turn(due, due), Turn::Pass);
+        let next = lane.pass().unwrap();
+        assert_eq!(lane.planned_turn(next, next), Turn::Nothing, "nobody says anything");
+        assert_eq!(put(MediaKind::Audio, 200), 1, "and nothing is planned any more");
+        assert!(matches!(lane.turn(Instant::now()), Turn::Later(_)));
+        assert_eq!(put(MediaKind::Audio, 200), 0);
+        assert_eq!(put(MediaKind::Audio, 3000), 1, "that is not a little");
+        assert_eq!(lane.turn(Instant::now()), Turn::Pass);
+        lane.pass();
+        assert_eq!(put(MediaKind::Audio, 200), 0);
+        assert_eq!(put(MediaKind::Video, 200), 1);
+    }
+
+    #[test]
+    fn a_turn_that_comes_and_finds_audio_that_may_wait_plans_another() {
+        let (floor, hold) = (Duration::from_secs(10), Duration::from_secs(40));
+        let (lane, mut publisher) = lane(Pace { floor, hold });
+        put(&mut publisher, MediaKind::Video, 2000);
+        lane.pass();
+        put(&mut publisher, MediaKind::Video, 2000);
+        let Turn::Later(due) = lane.turn(Instant::now()) else { panic!("within its floor") };
+        assert_eq!(due, lane.last_pass.get().unwrap() + floor);
+        lane.pass();
+        let before = Instant::now();
+        put(&mut publisher, MediaKind::Audio, 200);
+        assert_held(lane.planned_turn(due, due), before, hold);
     }
 }

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{error, info, warn};
 
-use super::{Context, Shards, Totals, connection};
+use super::{Context, Shards, Totals, connection, secure};
 
 /// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
 /// where the system says so, but not if the same port is asked for on IPv4 beside it.
@@ -32,26 +32,30 @@ pub struct Acceptor {
     context: Arc<Context>,
     shards: Arc<Shards>,
     listener: TcpListener,
+    /// What is accepted begins with TLS.
+    tls: bool,
     /// Given up when descriptors run out, so that one more connection can be taken and closed
     /// instead of waking us for ever.
     reserve: Option<std::fs::File>,
 }
 
 impl Acceptor {
-    /// An acceptor for a bound listener; must be called inside a runtime.
+    /// An acceptor for a bound listener, for RTMP or for RTMP in `tls`; must be called inside a
+    /// runtime.
     pub fn new(
         context: Arc<Context>,
         shards: Arc<Shards>,
         listener: std::net::TcpListener,
+        tls: bool,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self { context, shards, listener, reserve })
+        Ok(Self { context, shards, listener, tls, reserve })
     }
 
     /// Accepts until the process stops.
     pub async fn run(mut self) {
-        let stop = self.context.stop.clone();
+        let stop = self.context.leaving.players.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -66,7 +70,7 @@ impl Acceptor {
     async fn accept(&mut self, io: TcpStream, peer: SocketAddr) {
         let totals = &self.context.totals;
         Totals::add(&totals.connections, 1);
-        let most = self.context.config.max_connections;
+        let most = self.context.config().max_connections;
         let Some(place) = Place::take(&self.context, most) else {
             Totals::add(&totals.refused, 1);
             if self.context.may_complain(std::time::Instant::now()).is_some() {
@@ -79,9 +83,11 @@ impl Acceptor {
             Ok(io) => io,
             Err(error) => return warn!(%peer, %error, "connection lost"),
         };
+        let tls = self.tls;
         let serve = async move |shard| {
             let _place = place;
             match TcpStream::from_std(io) {
+                Ok(io) if tls => secure::serve(shard, io, peer).await,
                 Ok(io) => connection::serve(shard, io, peer).await,
                 Err(error) => warn!(%peer, %error, "connection lost"),
             }
@@ -102,7 +108,7 @@ impl Acceptor {
         }
         error!(%error, "accept: no descriptor left; raise LimitNOFILE or lower max_connections");
         self.reserve = None;
-        let stop = self.context.stop.clone();
+        let stop = self.context.leaving.players.clone();
         tokio::select! {
             () = stop.cancelled() => return,
             refused = self.listener.accept() => drop(refused),

@@ -11,12 +11,14 @@ mod encoder;
 mod end;
 mod fanout;
 mod lane;
+mod leaving;
 mod legged;
 mod listener;
 mod play;
 mod read;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
+mod secure;
 mod shard;
 mod socket;
 mod subscriber;
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use client::{Bps, ClientState, RATE_WINDOW};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
+pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use read::read_some;
@@ -45,27 +48,32 @@ pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
-use crate::config::{Config, Second, Vhost};
+use crate::config::{Config, Live, Second, Vhost};
 use crate::hub::{self, Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
+use crate::tls::Tls;
 
 /// What every part of the process shares.
 #[derive(Debug)]
 pub struct Context {
-    /// The configuration in force.
-    pub config: Arc<Config>,
+    /// The configuration, which may be replaced at any time; see [`Context::config`].
+    pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
     pub splice: Arc<Splice>,
+    /// The certificates.
+    pub tls: Tls,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Counters since start.
     pub totals: Totals,
     /// Cancelled when the process shall stop gracefully.
     pub stop: CancellationToken,
+    /// Who is asked to go before that.
+    pub leaving: Leaving,
     /// When the process started.
     pub started: Instant,
     noise: Mutex<(Option<Instant>, u32)>,
@@ -79,6 +87,8 @@ pub struct Totals {
     pub connections: AtomicU64,
     pub refused: AtomicU64,
     pub errors: AtomicU64,
+    pub tls_connections: AtomicU64,
+    pub tls_failures: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
 }
@@ -91,17 +101,25 @@ impl Context {
 
     /// A context for `config`.
     pub fn with_splice(config: Config, splice: Splice) -> Self {
+        let stop = CancellationToken::new();
         Self {
             splice: Arc::new(splice),
-            config: Arc::new(config),
+            live: Live::new(config),
             hub: Arc::default(),
             upstream: Upstream::default(),
+            tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
-            stop: CancellationToken::new(),
+            leaving: Leaving::before(&stop),
+            stop,
             started: Instant::now(),
             noise: Mutex::default(),
         }
+    }
+
+    /// The configuration in force. Nobody keeps it for longer than what it was asked for.
+    pub fn config(&self) -> Arc<Config> {
+        self.live.now()
     }
 
     /// Whether one more line about a misbehaving peer may be logged this second. A flood of bad

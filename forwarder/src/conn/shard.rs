@@ -27,6 +27,7 @@ pub struct Shard {
     clients: Clients,
     tasks: TaskTracker,
     gauges: Arc<Gauges>,
+    leave: CancellationToken,
     stop: CancellationToken,
     scratch: RefCell<Box<[u8]>>,
 }
@@ -73,7 +74,7 @@ impl Shard {
     }
 
     /// Runs `task` on this shard to its end, also while the process stops.
-    pub fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.spawn_counted(task, Counted::new(&self.gauges, |gauges| &gauges.load));
     }
 
@@ -106,6 +107,11 @@ impl Shard {
     /// that takes a lock: one for each shard.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Cancelled when players are asked to go, as [`Self::stop`].
+    pub(super) fn leave(&self) -> &CancellationToken {
+        &self.leave
     }
 
     pub(super) fn clients(&self) -> &Clients {
@@ -172,9 +178,10 @@ impl Shards {
                 _ = made.send(outcome);
                 let Some(runtime) = runtime else { return };
                 let shard = Rc::new(Shard {
+                    leave: context.leaving.players.child_token(),
                     stop: context.stop.child_token(),
+                    fanout: Rc::new(Fanout::new(&context)),
                     context,
-                    fanout: Rc::default(),
                     clients: Clients::default(),
                     tasks: TaskTracker::new(),
                     gauges,

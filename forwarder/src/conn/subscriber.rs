@@ -46,6 +46,8 @@ pub struct State {
     pub skips: u64,
     /// How long it has been behind.
     pub lag: Duration,
+    /// How many bytes, its own ones too.
+    pub queued: u64,
     /// Its stream has a publisher.
     pub live: bool,
     /// Its stream is over.
@@ -104,6 +106,7 @@ impl Subscriber {
             private: Private { bytes: lead.into(), started: false },
             blocked_since: None,
             paused: false,
+            until: None,
             audio: true,
             video: Video::Wanted,
             slack: None,
@@ -202,8 +205,8 @@ impl Subscriber {
             inner.settle(view, &self.options, now);
             match self.write(&mut inner, view) {
                 Ok(Written::Some) => {}
-                // The end of the stream is to be looked at once all is out.
-                Ok(Written::All) if view.phase() == Phase::Ended => break,
+                // The end of the stream, or its own, is to be looked at once all is out.
+                Ok(Written::All) if view.phase() == Phase::Ended || inner.until.is_some() => break,
                 Ok(Written::All) => return,
                 Ok(Written::Blocked) => {
                     inner.blocked_since = Some(now);
@@ -231,6 +234,13 @@ impl Subscriber {
         let private = &mut self.inner.borrow_mut().private;
         private.bytes.extend(bytes);
         private.bytes.len() <= MAX_PRIVATE
+    }
+
+    /// Ends it where the log ends now: what is in its queue is what it still gets, or less if that
+    /// grows too old.
+    pub(super) fn end_here(&self, view: &View) {
+        let mut inner = self.inner.borrow_mut();
+        inner.until.get_or_insert(view.head());
     }
 
     /// Stops reading the log, or goes on at the newest keyframe.
@@ -289,10 +299,16 @@ impl Subscriber {
         let (at_end, lag) = match inner.position {
             Position::At(offset) => {
                 let paused_here = || inner.paused && inner.border(view, offset) == Some(offset);
-                (offset == view.head() || paused_here(), view.lag(offset, now))
+                (offset >= inner.end(view) || paused_here(), view.lag(offset, now))
             }
             Position::Keyframe { .. } => (true, Duration::ZERO),
-            Position::Leaving { from, .. } => (inner.paused, view.lag(from, now)),
+            Position::Leaving { from, .. } => {
+                (inner.paused || inner.until.is_some(), view.lag(from, now))
+            }
+        };
+        let behind = match inner.position {
+            Position::At(offset) => inner.end(view).saturating_sub(offset),
+            _ => 0,
         };
         let drained = at_end && inner.private.bytes.is_empty();
         State {
@@ -302,6 +318,7 @@ impl Subscriber {
             sent_bytes: inner.sent.bytes,
             skips: inner.sent.skips,
             lag,
+            queued: behind + inner.private.bytes.len() as u64,
             live: view.phase() == Phase::Live,
             ended: view.phase() == Phase::Ended,
         }

@@ -48,7 +48,7 @@ async fn judge(
 ) -> Result<(), Refusal> {
     let within = vhost.edge.connect_timeout;
     for origin in edges.origins.order(&vhost.edge, key, Instant::now()) {
-        let Ok(io) = dial(&origin, within).await else {
+        let Ok(io) = dial(shard, &origin, within, within).await else {
             edges.origins.failed(&origin, Instant::now());
             continue;
         };

@@ -18,7 +18,7 @@ use crate::forward::Failure;
 use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::ChunkReader;
 use crate::rtmp::message::{Command, csid};
-use crate::rtmp::session::{SessionError, Transcript};
+use crate::rtmp::session::{RECONNECT_REQUEST, SessionError, Transcript};
 use crate::splice::{self, Ended, Leg, LegOptions, LegPath, LegStatus, Walk};
 
 /// How often a leg is looked at: for acknowledgements, figures and silence.
@@ -360,6 +360,10 @@ impl<'a> Carrier<'a> {
         transcript: &Transcript,
     ) -> Result<(), Stopped> {
         // An error on another message stream is about something else the encoder said.
+        if outlet::status(command) == Some(RECONNECT_REQUEST) {
+            self.through.edges.origins.ended(&self.outlet.origin, Instant::now());
+            return Err(Stopped::Lost("it asked to connect again".into()));
+        }
         if command.name != "onStatus" || msid == 0 || msid == self.msid {
             outlet::check(command)?;
         }

@@ -10,9 +10,9 @@ use tokio::time::sleep_until;
 
 use super::Edges;
 use super::pull::Pull;
-use crate::config::{Destination, Edge};
-use crate::conn::{Shard, read_some, tune_outgoing};
-use crate::forward::{Failure, bracketed, dial};
+use crate::config::{Destination, Edge, bracketed};
+use crate::conn::{Shard, read_some};
+use crate::forward::{Failure, dial};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal};
 use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
 
@@ -33,6 +33,9 @@ pub(super) enum Lost {
     Silent,
     /// The origin said that the stream is over. Others may have it still: this one may be stopping.
     Ended,
+    /// The origin is about to stop, and asked us to connect again: there if it is an origin of
+    /// this vhost.
+    Moved(Option<String>),
     /// It failed, or the origin ended it.
     Failed(Failure),
 }
@@ -64,13 +67,10 @@ impl<'a> Feed<'a> {
         shard: &'a Rc<Shard>,
         origin: &'a Destination,
     ) -> Lost {
-        let io = match dial(origin, pull.vhost.edge.connect_timeout).await {
+        let io = match dial(shard, origin, pull.vhost.edge.connect_timeout, DEAD_AFTER).await {
             Ok(io) => io,
             Err(failure) => return Lost::Failed(failure),
         };
-        if let Err(error) = tune_outgoing(&io, DEAD_AFTER) {
-            return error.into();
-        }
         let session = session(pull, shard, origin);
         let heard = Instant::now();
         let mut feed = Self { pull, edges, shard, origin, io, session, out: Vec::new(), heard };
@@ -132,6 +132,7 @@ impl<'a> Feed<'a> {
                     self.pull.append((self.edges, self.shard), self.origin, &media, now)?;
                 }
                 ClientEvent::Finished => return Err(Lost::Ended),
+                ClientEvent::Reconnect(tc_url) => return Err(Lost::Moved(tc_url)),
                 _ => {}
             }
         }
@@ -170,7 +171,9 @@ fn session(pull: &Pull, shard: &Shard, origin: &Destination) -> ClientSession {
     let ask = (&pull.key, &*pull.param, &*pull.path);
     let config = client_config(edge, chunk_size, ask, shard, origin);
     let random: [u8; HANDSHAKE_RANDOM] = rand::random();
-    ClientSession::new(config, Box::new(random), Instant::now())
+    let mut session = ClientSession::new(config, Box::new(random), Instant::now());
+    session.reconnect();
+    session
 }
 
 /// How a stream with parameters is named to an origin that knows its vhost and app from `connect`.
@@ -197,7 +200,7 @@ pub(super) fn client_config(
     let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
     ClientConfig {
         goal: Goal::Play,
-        tc_url: format!("rtmp://{host}:{}/{}", origin.port, key.app()),
+        tc_url: format!("{}://{host}:{}/{}", origin.scheme(), origin.port, key.app()),
         app: key.app().to_owned(),
         stream,
         chunk_size,

@@ -108,7 +108,7 @@ impl Edges {
     }
 
     fn vhost(&self, key: &StreamKey) -> Option<Vhost> {
-        self.context.config.vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
+        self.context.config().vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
     }
 
     /// Gives the player a leg; the ask comes back if it is to have none.

@@ -88,6 +88,14 @@ impl Origins {
     }
 }
 
+/// The origin of `edge` that a server named in a tcUrl; `None` if it is none, or nothing was named.
+/// We go nowhere else, whoever says so.
+pub(super) fn named(edge: &Edge, tc_url: Option<&str>) -> Option<Destination> {
+    let (_, rest) = tc_url?.split_once("://")?;
+    let named: Destination = rest.split(['/', '?']).next()?.parse().ok()?;
+    edge.origin.iter().find(|origin| **origin == named).cloned()
+}
+
 /// How much an origin is the favourite of a stream; the same in every process.
 fn weight(key: &StreamKey, origin: &Destination) -> u64 {
     // FNV-1a, and the last step of SplitMix64 because the high bits decide.
@@ -126,6 +134,26 @@ mod tests {
             assert!(of_three == first || first.host == "b", "only those of `b` move");
         }
         assert!(counts.len() == 4 && counts.values().all(|n| (180..320).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_server_that_is_no_origin() {
+        let edge = edge(&["a.example", "b.example:1936", "[::1]:19350"]);
+        for (tc_url, want) in [
+            ("rtmp://a.example/live", Some(0)),
+            ("rtmp://a.example:1935", Some(0)),
+            ("rtmp://b.example:1936/live/x?vhost=v", Some(1)),
+            ("rtmp://b.example/live", None),
+            ("rtmp://[::1]:19350/live", Some(2)),
+            ("rtmp://c.example/live", None),
+            ("a.example", None),
+            ("rtmp://", None),
+            ("", None),
+        ] {
+            let want = want.map(|at: usize| edge.origin[at].clone());
+            assert_eq!(named(&edge, Some(tc_url)), want, "{tc_url}");
+        }
+        assert_eq!(named(&edge, None), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Destination;
-use crate::conn::{Refusal, Shard, tune_outgoing};
+use crate::conn::{Refusal, Shard};
 use crate::forward::{Failure, dial};
 use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::{ChunkReader, Message, Position};
@@ -83,8 +83,7 @@ impl Outlet {
         shard: &Shard,
     ) -> Result<Self, NoOutlet> {
         let within = config.deadline;
-        let io = Rc::new(dial(origin, within).await?);
-        tune_outgoing(&io, dead_after)?;
+        let io = Rc::new(dial(shard, origin, within, dead_after).await?);
         let said = timeout(within, converse(io, origin, config, words, shard)).await;
         said.unwrap_or_else(|_| Err(Failure::new("no answer in time").into()))
     }
@@ -207,6 +206,7 @@ async fn converse(
 ) -> Result<Outlet, NoOutlet> {
     let random: [u8; HANDSHAKE_RANDOM] = rand::random();
     let mut session = ClientSession::new(config, Box::new(random), Instant::now());
+    session.reconnect();
     let mut sent = Vec::new();
     let input = loop {
         let said = session.take_output();

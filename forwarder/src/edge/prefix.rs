@@ -12,7 +12,7 @@ use crate::splice::Walk;
 const ENOUGH: usize = 120;
 
 /// Most headers remembered, and their bytes.
-const MAX_HEADERS: usize = 16;
+const MAX_HEADERS: usize = 32;
 const MAX_HEADER_BYTES: usize = 512 << 10;
 
 /// Reads what an encoder sends behind `publish`.

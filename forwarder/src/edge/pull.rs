@@ -11,6 +11,7 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::feed::{Feed, Lost};
+use super::origins::named;
 use super::seam::Seam;
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Vhost};
@@ -135,10 +136,11 @@ impl Pull {
     async fn work(&self, edges: &Edges, shard: &Rc<Shard>) {
         let search = edges.origins.search(&self.vhost.name);
         let mut backoff = Backoff::new(&search, self.vhost.edge.retry_max);
+        let mut first = None;
         loop {
             self.wait_for_turn(edges, shard).await;
             let now = Instant::now();
-            let pause = match self.round(edges, shard).await {
+            let pause = match self.round(edges, shard, &mut first).await {
                 // Somebody publishes the stream here: that is no failure.
                 Round::Taken => Duration::ZERO,
                 Round::Silent => {
@@ -176,11 +178,20 @@ impl Pull {
         }
     }
 
-    /// Asks each origin once, or until one served.
-    async fn round(&self, edges: &Edges, shard: &Rc<Shard>) -> Round {
+    /// Asks each origin once, or until one served; `first` the one that we were sent to, if any.
+    async fn round(
+        &self,
+        edges: &Edges,
+        shard: &Rc<Shard>,
+        first: &mut Option<Destination>,
+    ) -> Round {
         let edge = &self.vhost.edge;
         let (mut closed, mut silent, mut refused) = (true, false, None);
-        for origin in edges.origins.order(edge, &self.key, Instant::now()) {
+        let mut order = edges.origins.order(edge, &self.key, Instant::now());
+        if let Some(first) = first.take() {
+            order.sort_by_key(|origin| *origin != first);
+        }
+        for origin in order {
             {
                 let mut report = self.report();
                 (report.state, report.origin) = ("connecting", origin.to_string());
@@ -194,6 +205,12 @@ impl Pull {
                     closed = false;
                     edges.origins.ended(&origin, Instant::now());
                     self.complain(&origin, &Failure::new("the stream ended there"));
+                }
+                Lost::Moved(tc_url) => {
+                    closed = false;
+                    edges.origins.ended(&origin, Instant::now());
+                    info!(stream = %self.key, %origin, "pull is asked to go elsewhere");
+                    *first = named(edge, tc_url.as_deref());
                 }
                 Lost::Failed(failure) => {
                     closed &= failure.refused;

@@ -15,11 +15,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::origins::named;
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Names, Vhost};
-use crate::conn::{
-    PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options, tune_outgoing,
-};
+use crate::conn::{PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options};
 use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
 use crate::hub::{Phase, Source, Stream};
 use crate::rtmp::url::{StreamKey, escaped};
@@ -126,13 +125,14 @@ impl Relay {
         let edge = &self.vhost.edge;
         let mut backoff = Backoff::new(&search, edge.retry_max);
         let (mut failing, mut reported) = (None, None);
+        let mut first = None;
         let mut stream = hub.stream(&self.key, options, Instant::now());
         while !self.leave.is_cancelled() {
             if !self.is_accepted() && stream.phase() == Phase::Ended {
                 stream = hub.stream(&self.key, options, Instant::now());
             }
             let order = self.edges.origins.order(edge, &self.key, Instant::now());
-            let origin = order.into_iter().next()?;
+            let origin = first.take().or_else(|| order.into_iter().next())?;
             let Err(failure) = self.attempt(shard, &stream, &origin).await else { return None };
             if failure.forwarded.is_some_and(|time| backoff.forwarded(time)) {
                 (failing, reported) = (None, None);
@@ -150,6 +150,10 @@ impl Relay {
                     return Some(Refusal::new("NetStream.Failed", "no origin answers"));
                 }
                 Some(_) => {}
+                None if let Some(tc_url) = &failure.moved => {
+                    self.edges.origins.ended(&origin, now);
+                    first = named(edge, tc_url.as_deref());
+                }
                 None => self.edges.origins.failed(&origin, now),
             }
             let pause = self.pause(&mut backoff, &failure);
@@ -182,11 +186,10 @@ impl Relay {
         origin: &Destination,
     ) -> Result<(), Failure> {
         let io = tokio::select! {
-            dialled = dial(origin, self.vhost.edge.connect_timeout) => dialled?,
+            dialled = dial(shard, origin, self.vhost.edge.connect_timeout, self.vhost.forward.hung_timeout) => dialled?,
             () = self.leave.cancelled() => return Ok(()),
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };
-        tune_outgoing(&io, self.vhost.forward.hung_timeout)?;
         SendBounds::from(&self.vhost.forward).apply(&io)?;
         let entry = Arc::new(Entry::new(stream, origin));
         self.edges.forwards.add(&entry);
@@ -246,6 +249,9 @@ impl Relay {
 
     /// Says that it failed, once and then at intervals.
     fn report(&self, origin: &Destination, failure: &Failure, reported: &mut Option<Instant>) {
+        if failure.moved.is_some() {
+            return info!(stream = %self.key, %origin, "relay is asked to go elsewhere");
+        }
         let now = Instant::now();
         let lately = |last: Instant| now.saturating_duration_since(last) < REPORT_INTERVAL;
         if reported.is_some_and(lately) {

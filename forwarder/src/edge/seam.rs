@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 
 use crate::hub::fingerprint;
-use crate::rtmp::flv;
+use crate::rtmp::flv::{self, Groups};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Messages that are remembered: over that the GOP would be dropped from the log as well.
@@ -23,6 +23,7 @@ pub(super) struct Seam {
     /// Those of the GOP before.
     before: HashSet<u64>,
     headers: HashSet<u64>,
+    groups: Groups,
     /// A new connection has begun, and all it brought so far is known.
     resuming: bool,
     /// Messages left out because they were there.
@@ -42,13 +43,13 @@ impl Seam {
 
     /// Notes a message; false if the readers have it.
     pub(super) fn take(&mut self, media: &MediaMessage<'_>) -> bool {
-        let (header, keyframe) = match media.kind {
+        let (header, keyed) = match media.kind {
             MediaKind::Video => {
                 let tag = flv::video(media.payload);
-                (tag.header.is_some(), tag.keyframe)
+                (tag.header.is_some(), tag.keyframe.then_some(tag.tracks))
             }
-            MediaKind::Audio => (flv::audio(media.payload).header.is_some(), false),
-            MediaKind::Data => (true, false),
+            MediaKind::Audio => (flv::audio(media.payload).header.is_some(), None),
+            MediaKind::Data => (true, None),
         };
         let id = fingerprint(media, !header);
         if self.resuming {
@@ -63,8 +64,9 @@ impl Seam {
             // A header that is new says nothing about the frames behind it.
             self.resuming = header;
         }
+        let begins = keyed.is_some_and(|tracks| self.groups.begins(tracks));
         let known = if header { &mut self.headers } else { &mut self.frames };
-        if keyframe || known.len() >= MAX_KNOWN {
+        if begins || known.len() >= MAX_KNOWN {
             let old = std::mem::take(known);
             if !header {
                 self.before = old;
@@ -115,6 +117,26 @@ mod tests {
             let first = if ahead == 10 { 50 } else { 47 };
             assert_eq!(passed, (first..60).collect::<Vec<_>>(), "resumed at {behind}");
         }
+    }
+
+    #[test]
+    fn renditions_that_are_keyed_together_are_recognised_together() {
+        // three tracks, each with a keyframe every ten
+        let message = |n: u32, track: u8| {
+            let first = if n.is_multiple_of(10) { 0x96 } else { 0xa6 };
+            [&[first, 0x03][..], b"hvc1", &[track, 9, 9]].concat()
+        };
+        let mut seam = Seam::default();
+        let play = |seam: &mut Seam, from, to| {
+            let all = (from..to).flat_map(|n| (0..3).map(move |track| (n, track)));
+            let new =
+                all.filter(|(n, track)| take(seam, MediaKind::Video, *n, &message(*n, *track)));
+            new.collect::<Vec<_>>()
+        };
+        assert_eq!(play(&mut seam, 0, 47).len(), 3 * 47);
+        seam.resume();
+        let new = play(&mut seam, 30, 50);
+        assert_eq!((new.len(), new[0]), (3 * 3, (47, 0)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Destination;
-use crate::conn::{Shard, tune_outgoing};
+use crate::conn::Shard;
 use crate::forward::{Failure, dial};
 use crate::rtmp::chunk::{Position, StreamPosition};
 use crate::rtmp::message::Control;
@@ -47,8 +47,7 @@ impl Uplink {
         shard: &Shard,
     ) -> Result<Self, Failure> {
         let within = config.deadline;
-        let io = dial(origin, within).await?;
-        tune_outgoing(&io, DEAD_AFTER)?;
+        let io = dial(shard, origin, within, DEAD_AFTER).await?;
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let mut session = ClientSession::new(config, Box::new(random), Instant::now());
         session.hold();

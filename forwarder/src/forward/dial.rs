@@ -8,10 +8,18 @@ use tokio::time::timeout;
 
 use super::leg::Failure;
 use crate::config::Destination;
+use crate::conn::{Shard, Totals, tune_outgoing};
+use crate::tls::Target;
 
-/// Connects to the first address of `to` that takes us; the look-up and each attempt may last
-/// `within`.
-pub(crate) async fn dial(to: &Destination, within: Duration) -> Result<TcpStream, Failure> {
+/// Connects to the first address of `to` that takes us, with TLS if it has that; the look-up, each
+/// attempt and each handshake may last `within`. A server that acknowledges nothing at TCP level
+/// for `dead_after` is given up.
+pub(crate) async fn dial(
+    shard: &Shard,
+    to: &Destination,
+    within: Duration,
+    dead_after: Duration,
+) -> Result<TcpStream, Failure> {
     let addresses: Vec<SocketAddr> = match timeout(within, lookup_host((&*to.host, to.port))).await
     {
         Ok(found) => found.map_err(|error| Failure::new(format!("look-up: {error}")))?.collect(),
@@ -19,11 +27,44 @@ pub(crate) async fn dial(to: &Destination, within: Duration) -> Result<TcpStream
     };
     let mut last = Failure::new("look-up: no address");
     for address in addresses {
-        match timeout(within, TcpStream::connect(address)).await {
-            Ok(Ok(io)) => return Ok(io),
-            Ok(Err(error)) => last = Failure::connect(&error),
-            Err(_) => last = Failure::new("connect: no answer in time"),
+        let connected = match timeout(within, TcpStream::connect(address)).await {
+            Ok(Ok(io)) => {
+                tune_outgoing(&io, dead_after)?;
+                secure(shard, to, io, within).await
+            }
+            Ok(Err(error)) => Err(Failure::connect(&error)),
+            Err(_) => Err(Failure::new("connect: no answer in time")),
+        };
+        match connected {
+            Ok(io) => return Ok(io),
+            Err(failure) => last = failure,
         }
     }
     Err(last)
+}
+
+/// What speaks RTMP to `to`: `io` itself, or our end of what is in its TLS.
+async fn secure(
+    shard: &Shard,
+    to: &Destination,
+    io: TcpStream,
+    within: Duration,
+) -> Result<TcpStream, Failure> {
+    if !to.tls {
+        return Ok(io);
+    }
+    let context = shard.context();
+    let known = &context.config().tls;
+    let target =
+        Target { host: &to.host, ca: known.ca.as_deref(), verify: !known.insecure.contains(to) };
+    match context.tls.connect(io, target, within).await {
+        Ok((io, carrier)) => {
+            shard.spawn(carrier.run());
+            Ok(io)
+        }
+        Err(error) => {
+            Totals::add(&context.totals.tls_failures, 1);
+            Err(Failure::new(error.to_string()))
+        }
+    }
 }

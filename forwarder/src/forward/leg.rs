@@ -44,11 +44,13 @@ pub(crate) struct Failure {
     pub(crate) refusal: Option<Refusal>,
     /// How long it had forwarded before; `None`: it had not.
     pub(crate) forwarded: Option<Duration>,
+    /// The server there is about to stop, and asked us to connect again: where, if it said so.
+    pub(crate) moved: Option<Option<String>>,
 }
 
 impl Failure {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), refused: false, refusal: None, forwarded: None }
+        Self { why: why.into(), refused: false, refusal: None, forwarded: None, moved: None }
     }
 
     pub(super) fn connect(error: &io::Error) -> Self {
@@ -83,6 +85,8 @@ pub(crate) struct Route {
     /// When this is cancelled the leg goes as soon as the stream has no publisher, instead of
     /// waiting for the next one; at once if it does not forward yet.
     pub(crate) leave: CancellationToken,
+    /// When this is cancelled the destination gets what is in its queue, and the end of the stream.
+    pub(crate) drain: CancellationToken,
     /// How long handshake and commands may take together.
     pub(crate) deadline: Duration,
 }
@@ -90,14 +94,9 @@ pub(crate) struct Route {
 impl Route {
     /// To publish as `names` for `source`.
     pub(crate) fn new(names: Names, source: Source) -> Self {
-        let leave = CancellationToken::new();
-        Self { names, source, leave, deadline: DIALOGUE_TIMEOUT }
+        let (leave, drain) = (CancellationToken::new(), CancellationToken::new());
+        Self { names, source, leave, drain, deadline: DIALOGUE_TIMEOUT }
     }
-}
-
-/// A host as it stands in a URL.
-pub(crate) fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 pub(crate) struct Leg {
@@ -110,6 +109,9 @@ pub(crate) struct Leg {
     leave: CancellationToken,
     /// `leave` is cancelled, and this was noticed.
     leaving: bool,
+    drain: CancellationToken,
+    /// As `leaving`, of `drain`.
+    draining: bool,
     /// Before it forwards: what the socket did not take yet.
     out: Vec<u8>,
     subscription: Option<Subscription>,
@@ -129,7 +131,7 @@ impl Leg {
         forward: &Forward,
         route: Route,
     ) -> Self {
-        let Route { names, source, leave, deadline } = route;
+        let Route { names, source, leave, drain, deadline } = route;
         let mut path = source.path;
         path.push(shard.context().instance.clone());
         let hops = u32::try_from(path.len()).unwrap_or(u32::MAX);
@@ -145,15 +147,19 @@ impl Leg {
         };
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let io = Rc::new(io);
+        let mut session = ClientSession::new(config, Box::new(random), Instant::now());
+        session.reconnect();
         Self {
             shard: Rc::clone(shard),
             taking: Taking::new(Rc::clone(&io)),
             io,
-            session: ClientSession::new(config, Box::new(random), Instant::now()),
+            session,
             entry: Arc::clone(entry),
             forward: forward.clone(),
             leave,
             leaving: false,
+            drain,
+            draining: false,
             out: Vec::new(),
             subscription: None,
             forwards_since: None,
@@ -171,6 +177,7 @@ impl Leg {
         let result = self.drive(&connected).await;
         self.account();
         self.entry.lag_ms.store(0, Ordering::Relaxed);
+        self.entry.queue_bytes.store(0, Ordering::Relaxed);
         let forwarded = self.forwards_since.map(|since| since.elapsed());
         result.map_err(|failure| Failure { forwarded, ..failure })
     }
@@ -196,6 +203,7 @@ impl Leg {
                 }
                 () = changed(self.subscription.as_ref()) => {}
                 () = self.leave.cancelled(), if !self.leaving => self.leaving = true,
+                () = self.drain.cancelled(), if !self.draining => self.begin_draining(),
                 // Once it forwards it goes on to the end of the stream.
                 () = stop.cancelled(), if self.subscription.is_none() => {
                     return Err(Failure::new("stopping"));
@@ -232,6 +240,11 @@ impl Leg {
                 ClientEvent::Finished => {
                     return Err(Failure::new("the destination ended the publish"));
                 }
+                ClientEvent::Reconnect(_) if self.leave_at.is_some() => {}
+                ClientEvent::Reconnect(tc_url) => {
+                    let why = "asked to connect again";
+                    return Err(Failure { moved: Some(tc_url), ..Failure::new(why) });
+                }
                 _ => {}
             }
         }
@@ -255,7 +268,8 @@ impl Leg {
         let mut lead = std::mem::take(&mut self.out);
         lead.append(&mut self.session.take_output());
         let io = Rc::clone(&self.io);
-        let vhost = self.shard.context().config.vhost(stream.key().vhost());
+        let config = self.shard.context().config();
+        let vhost = config.vhost(stream.key().vhost());
         let hold = vhost.map_or(Duration::ZERO, |vhost| vhost.play.audio_hold);
         let pace = Pace { floor: Duration::ZERO, hold };
         let subscription = Subscription::new(&self.shard, stream, io, options, pace, lead);
@@ -294,9 +308,12 @@ impl Leg {
             return Ok(true);
         }
         // Nothing was promised to the destination yet.
-        let Some(subscription) = &self.subscription else { return Ok(self.leaving) };
+        let Some(subscription) = &self.subscription else {
+            return Ok(self.leaving || self.draining);
+        };
         let state = subscription.state();
         self.entry.lag_ms.store(state.lag.as_millis() as u64, Ordering::Relaxed);
+        self.entry.queue_bytes.store(state.queued, Ordering::Relaxed);
         self.account();
         if let Some(error) = state.failed {
             return Err(Failure::new(error));
@@ -306,12 +323,20 @@ impl Leg {
         if nothing_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
         }
-        let over = state.ended || (self.leaving && !state.live);
+        let over = state.ended || self.draining || (self.leaving && !state.live);
         if over && state.drained && self.leave_at.is_none() {
             self.session.finish();
             self.leave_at = Some(now + GOODBYE);
         }
         Ok(false)
+    }
+
+    /// No more than what is in the queue now is to go there.
+    fn begin_draining(&mut self) {
+        self.draining = true;
+        if let Some(subscription) = &self.subscription {
+            subscription.end_here();
+        }
     }
 
     /// Says whether anything gets there.

@@ -1,12 +1,15 @@
 //! What each forward does, for the status.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::ForwardUrl;
-use crate::hub::Stream;
+use tokio_util::sync::CancellationToken;
+
+use super::place::Place;
+use crate::hub::{Phase, Stream};
 use crate::status::ForwardStatus;
 
 /// One stream's forward to one destination, as others see it.
@@ -16,11 +19,14 @@ pub struct Entry {
     /// As it may be shown.
     pub(crate) destination: String,
     /// Of a forward; a relay has none.
-    url: Option<ForwardUrl>,
+    pub(super) place: Option<Place>,
+    /// Cancelled when its place is one no more.
+    pub(super) drain: CancellationToken,
     pub(crate) attempt: AtomicU32,
     pub(crate) connects: AtomicU64,
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) lag_ms: AtomicU64,
+    pub(crate) queue_bytes: AtomicU64,
     pub(crate) skips: AtomicU64,
     /// The destination has acknowledged nothing lately.
     pub(crate) stalled: AtomicBool,
@@ -44,11 +50,13 @@ impl Entry {
         Self {
             stream: Arc::clone(stream),
             destination: destination.to_string(),
-            url: None,
+            place: None,
+            drain: CancellationToken::new(),
             attempt: AtomicU32::new(0),
             connects: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             lag_ms: AtomicU64::new(0),
+            queue_bytes: AtomicU64::new(0),
             skips: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -68,6 +76,13 @@ impl Entry {
         self.lock().1 = error.to_owned();
     }
 
+    /// Whether nobody needs to know of it any more.
+    fn is_over(&self) -> bool {
+        // One that was never begun has nobody to say that it is done.
+        let idle = matches!(self.lock().0, State::Stopped) && self.stream.phase() == Phase::Ended;
+        idle || self.done.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, (State, String)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,6 +91,7 @@ impl Entry {
         let (state, last_error) = self.lock().clone();
         let (name, wait) = match state {
             State::Connecting => ("connecting", 0),
+            State::Forwarding if self.drain.is_cancelled() => ("draining", 0),
             State::Forwarding if self.stalled.load(Ordering::Relaxed) => ("stalled", 0),
             State::Forwarding => ("forwarding", 0),
             State::Waiting(until) => {
@@ -85,6 +101,7 @@ impl Entry {
         };
         ForwardStatus {
             destination: self.destination.clone(),
+            found_by: self.place.as_ref().map_or_else(String::new, |it| it.found_by.clone()),
             state: name.into(),
             attempt: self.attempt.load(Ordering::Relaxed),
             connects: self.connects.load(Ordering::Relaxed),
@@ -92,6 +109,7 @@ impl Entry {
             last_error,
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
             lag_ms: self.lag_ms.load(Ordering::Relaxed),
+            queue_bytes: self.queue_bytes.load(Ordering::Relaxed),
             skips: self.skips.load(Ordering::Relaxed),
             last_success_ms: match state {
                 State::Forwarding => unix_ms(),
@@ -109,42 +127,69 @@ fn unix_ms() -> u64 {
 /// Every forward of the process.
 #[derive(Debug, Default)]
 pub struct Registry {
-    entries: Mutex<Vec<Arc<Entry>>>,
+    /// By the address of their stream, which they keep alive.
+    entries: Mutex<HashMap<usize, Vec<Arc<Entry>>>>,
 }
 
 impl Registry {
     /// The forwards of `stream`.
     pub fn of(&self, stream: &Arc<Stream>, now: Instant) -> Vec<ForwardStatus> {
         let entries = self.lock();
-        let its = entries.iter().filter(|entry| Arc::ptr_eq(&entry.stream, stream));
+        let its = entries.get(&id(stream)).into_iter().flatten();
         its.map(|entry| entry.status(now)).collect()
     }
 
-    /// Registers a forward; `None` if there is one already.
-    pub(super) fn begin(&self, stream: &Arc<Stream>, url: &ForwardUrl) -> Option<Arc<Entry>> {
+    /// Registers a forward; `None` if there is one already, even if it is taking its leave.
+    pub(super) fn begin(&self, stream: &Arc<Stream>, place: &Place) -> Option<Arc<Entry>> {
         let mut entries = self.lock();
-        let running = |entry: &&Arc<Entry>| {
-            Arc::ptr_eq(&entry.stream, stream) && entry.url.as_ref() == Some(url)
-        };
-        if entries.iter().find(running).is_some() {
+        let its = entries.entry(id(stream)).or_default();
+        let is_it = |entry: &Arc<Entry>| entry.place.as_ref().is_some_and(|it| it.url == place.url);
+        if its.iter().any(is_it) {
             return None;
         }
-        let entry = Arc::new(Entry { url: Some(url.clone()), ..Entry::new(stream, url) });
-        entries.push(Arc::clone(&entry));
+        let destination = unlike(place.url.to_string(), its);
+        let place = Some(place.clone());
+        let entry = Arc::new(Entry { place, ..Entry::new(stream, destination) });
+        its.push(Arc::clone(&entry));
         Some(entry)
+    }
+
+    /// Has the forwards of `stream` take their leave but for those to `places`.
+    pub(super) fn keep(&self, stream: &Arc<Stream>, places: &[Place]) {
+        let entries = self.lock();
+        for entry in entries.get(&id(stream)).into_iter().flatten() {
+            let Some(place) = &entry.place else { continue };
+            if !places.iter().any(|it| it.url == place.url) {
+                entry.drain.cancel();
+            }
+        }
     }
 
     /// Registers what somebody else begins.
     pub(crate) fn add(&self, entry: &Arc<Entry>) {
-        self.lock().push(Arc::clone(entry));
+        self.lock().entry(id(&entry.stream)).or_default().push(Arc::clone(entry));
     }
 
-    /// Forgets the forwards whose streams are over.
+    /// Forgets the forwards that are over.
     pub fn forget_done(&self) {
-        self.lock().retain(|entry| !entry.done.load(Ordering::Relaxed));
+        self.lock().retain(|_, its| {
+            its.retain(|entry| !entry.is_over());
+            !its.is_empty()
+        });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Vec<Arc<Entry>>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `text`, with a number if another of `entries` is called so: URLs are shown without their keys.
+fn unlike(text: String, entries: &[Arc<Entry>]) -> String {
+    let is_free = |text: &String| entries.iter().all(|entry| entry.destination != *text);
+    let numbered = (2..).map(|n| format!("{text} #{n}"));
+    std::iter::once(text.clone()).chain(numbered).find(is_free).unwrap_or(text)
+}
+
+fn id(stream: &Arc<Stream>) -> usize {
+    Arc::as_ptr(stream) as usize
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::backoff::{Backoff, Health};
 use super::dial::dial;
 use super::leg::{Failure, Leg, Route};
+use super::place::Place;
 use super::status::{Entry, State};
-use crate::config::{Forward, ForwardUrl};
-use crate::conn::{SendBounds, Shard, tune_outgoing};
+use crate::config::Forward;
+use crate::conn::{SendBounds, Shard};
 use crate::hub::Phase;
 use crate::rtmp::url::escaped;
 
@@ -22,11 +24,11 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The whole life of a forward.
 pub(super) struct Task {
     pub(super) entry: Arc<Entry>,
-    pub(super) url: ForwardUrl,
-    /// The publisher's parameters go along.
-    pub(super) pass_param: bool,
+    pub(super) place: Place,
     pub(super) forward: Forward,
     pub(super) health: Arc<Health>,
+    /// Rung when this is over.
+    pub(super) over: Arc<Notify>,
 }
 
 impl Task {
@@ -56,29 +58,32 @@ impl Task {
                 // That others get through says nothing of this stream.
                 () = health.recovered(), if !told_no => {}
                 () = shard.context().stop.cancelled() => {}
+                () = self.entry.drain.cancelled() => {}
             }
         }
         self.entry.set(State::Stopped);
         self.entry.done.store(true, Ordering::Relaxed);
+        self.over.notify_one();
     }
 
     fn is_wanted(&self, shard: &Shard) -> bool {
         let ended = self.entry.stream.phase() == Phase::Ended;
-        !ended && !shard.context().stop.is_cancelled()
+        !ended && !shard.context().stop.is_cancelled() && !self.entry.drain.is_cancelled()
     }
 
     async fn attempt(&self, shard: &Rc<Shard>) -> Result<(), Failure> {
         let (source, key) = (self.entry.stream.source(), self.entry.stream.key());
-        let names = self.url.names(key, &source.param, self.pass_param);
+        let names = self.place.names(key, &source.param);
         let names = names.map_err(|error| Failure::new(format!("its URL: {error}")))?;
         let io = tokio::select! {
-            dialled = dial(&self.url.at, self.forward.connect_timeout) => dialled?,
+            dialled = dial(shard, &self.place.url.at, self.forward.connect_timeout, self.forward.hung_timeout) => dialled?,
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
+            () = self.entry.drain.cancelled() => return Ok(()),
         };
-        tune_outgoing(&io, self.forward.hung_timeout)?;
         SendBounds::from(&self.forward).apply(&io)?;
         let told = names.clone();
-        let route = Route::new(names, source);
+        let drain = self.entry.drain.clone();
+        let route = Route { drain, ..Route::new(names, source) };
         let leg = Leg::new(shard, io, &self.entry, &self.forward, route);
         leg.run(|| {
             self.health.works();
@@ -95,6 +100,10 @@ impl Task {
 
     /// Says that it failed, once and then at intervals.
     fn report(&self, failure: &Failure, reported: &mut Option<Instant>) {
+        if failure.moved.is_some() {
+            let (stream, to) = (self.entry.stream.key(), &self.entry.destination);
+            return info!(%stream, %to, "forward is asked to connect again");
+        }
         let now = Instant::now();
         if reported.is_some_and(|last| now.saturating_duration_since(last) < REPORT_INTERVAL) {
             return;

@@ -44,14 +44,26 @@ pub(super) async fn kick<F: Facts>(
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if !may_write(&api.options.token, peer, &headers) {
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (challenge, refusal(StatusCode::UNAUTHORIZED)).into_response();
+    if let Err(refused) = permit(&api, peer, &headers) {
+        return refused;
     }
     match api.facts.kick(&id).await {
         true => api.identity.answer(Nothing {}).into_response(),
         false => api.identity.error(NO_SUCH_CLIENT).into_response(),
     }
+}
+
+/// Refuses one who may not change anything.
+pub(super) fn permit<F: Facts>(
+    api: &Api<F>,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+) -> Result<(), Response> {
+    if may_write(&api.options.token, peer, headers) {
+        return Ok(());
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    Err((challenge, refusal(StatusCode::UNAUTHORIZED)).into_response())
 }
 
 /// Whether this request may change something: it has the token, or comes over loopback and neither

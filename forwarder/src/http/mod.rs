@@ -3,10 +3,12 @@
 //! `/api/v1/{versions,summaries,vhosts,streams,clients}` answer as SRS does, so that its consoles
 //! and scripts find a server they know; `/api/v1/{status,forwards,edges,splice}` are our own;
 //! `/healthz` and `/readyz` are for probes, `/metrics` for Prometheus. It changes nothing but this:
-//! `DELETE /api/v1/clients/{id}` sends a client away.
+//! `DELETE /api/v1/clients/{id}` sends a client away, `POST /api/v1/forwards/refresh` has destinations
+//! looked for anew.
 mod clients;
 mod cors;
 mod envelope;
+mod forwards;
 mod limited;
 mod metrics;
 mod own;
@@ -24,7 +26,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::http::{StatusCode, header};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::serve::IncomingStream;
 use envelope::{Identity, refusal};
 use limited::Limited;
@@ -59,6 +61,10 @@ pub trait Facts: Clone + Send + Sync + 'static {
 
     /// Sends the client with this id away; false: there is none.
     fn kick(&self, id: &str) -> impl Future<Output = bool> + Send;
+
+    /// Has the names of destinations looked up and their backends asked at once, of the streams called
+    /// `stream` or of all; how many were asked.
+    fn refresh_forwards(&self, stream: Option<&str>) -> usize;
 
     /// All streams, as SRS tells of them.
     fn streams(&self) -> impl Future<Output = Vec<SrsStream>> + Send;
@@ -160,7 +166,8 @@ fn paths<F: Facts>() -> Vec<(&'static str, MethodRouter<Api<F>>)> {
         ("/api/v1/clients/", get(clients::list::<F>)),
         ("/api/v1/clients/{id}", get(clients::one::<F>).delete(clients::kick::<F>)),
         ("/api/v1/status", get(own::status::<F>)),
-        ("/api/v1/forwards", get(own::forwards::<F>)),
+        ("/api/v1/forwards", get(forwards::list::<F>)),
+        ("/api/v1/forwards/refresh", post(forwards::refresh::<F>)),
         ("/api/v1/edges", get(own::edges::<F>)),
         ("/api/v1/splice", get(own::splice::<F>)),
         ("/api/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, JSON)], OPENAPI))),

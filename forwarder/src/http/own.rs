@@ -1,4 +1,4 @@
-//! What SRS has no words for: forwards, edges and the kernel's part.
+//! What SRS has no words for: edges and the kernel's part.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,21 +8,7 @@ use serde::Serialize;
 
 use super::envelope::refusal;
 use super::{Api, Facts};
-use crate::status::{ForwardStatus, LegStatus, LegTotals, PullStatus, Snapshot};
-
-#[derive(Serialize)]
-struct Forwards {
-    forwards: Vec<Forward>,
-}
-
-#[derive(Serialize)]
-struct Forward {
-    vhost: String,
-    app: String,
-    stream: String,
-    #[serde(flatten)]
-    status: ForwardStatus,
-}
+use crate::status::{LegStatus, LegTotals, PullStatus, Snapshot};
 
 #[derive(Serialize)]
 struct Edges {
@@ -42,19 +28,6 @@ struct Splice {
 
 pub(super) async fn status<F: Facts>(State(api): State<Api<F>>) -> Json<Snapshot> {
     Json(api.facts.snapshot())
-}
-
-pub(super) async fn forwards<F: Facts>(State(api): State<Api<F>>) -> Response {
-    let streams = api.facts.snapshot().streams.into_iter();
-    let forwards = streams.flat_map(|stream| {
-        stream.forwards.into_iter().map(move |status| Forward {
-            vhost: stream.vhost.clone(),
-            app: stream.app.clone(),
-            stream: stream.stream.clone(),
-            status,
-        })
-    });
-    api.identity.answer(Forwards { forwards: forwards.collect() }).into_response()
 }
 
 pub(super) async fn edges<F: Facts>(State(api): State<Api<F>>) -> Response {

@@ -32,6 +32,10 @@ impl Facts for Told {
         self.ready
     }
 
+    fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        if stream.is_some() { 1 } else { 7 }
+    }
+
     async fn clients(&self, query: ClientQuery) -> ClientPage {
         query.page(told(), 0)
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, Message};
-use crate::rtmp::flv::{self, HeaderKind, Tracks};
+use crate::rtmp::flv::{self, Codec, HeaderKind, Tracks};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Largest header that is kept. A real one has tens of bytes; something larger is no header.
@@ -24,49 +24,98 @@ pub struct Headers {
     slots: Vec<(Slot, Bytes)>,
 }
 
-/// What a kept header is for. The order is the order of sending: audio first, as SRS does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a kept header is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// 0 audio, 1 video.
-    medium: u8,
+    medium: MediaKind,
     kind: HeaderKind,
     tracks: Tracks,
+    /// Of several tracks with a codec each the first one's.
+    codec: Codec,
 }
 
 impl Slot {
     /// The slot of an audio or video header.
-    pub fn new(medium: MediaKind, tracks: Tracks, kind: HeaderKind) -> Self {
-        Self { medium: u8::from(medium == MediaKind::Video), kind, tracks }
+    pub fn new(medium: MediaKind, tracks: Tracks, kind: HeaderKind, codec: Codec) -> Self {
+        Self { medium, kind, tracks, codec }
     }
 
-    /// Whether a header for `self` takes the place of one for `other`.
-    fn replaces(self, other: Self) -> bool {
-        let same = self.medium == other.medium && self.kind == other.kind;
-        same && self.tracks.covers(other.tracks)
+    /// Whether headers for `self` and `other` take each other's place, on tracks that both have: a
+    /// track begins in one way only.
+    fn is_like(&self, other: &Self) -> bool {
+        self.medium == other.medium && self.is_start() == other.is_start()
     }
 
-    fn media_kind(self) -> MediaKind {
-        if self.medium == 0 { MediaKind::Audio } else { MediaKind::Video }
+    fn is_start(&self) -> bool {
+        self.kind != HeaderKind::Metadata
+    }
+
+    /// In order of sending: audio first, as SRS does, and how a track begins before what is said
+    /// about it. What is equal is sent as it came: of two headers for a track the later one counts.
+    fn rank(&self) -> (bool, bool) {
+        (self.medium == MediaKind::Video, !self.is_start())
+    }
+
+    /// Whether it is of the one track of a message with this codec, and of another codec, so that it
+    /// says nothing any more. Messages of several tracks may have several codecs.
+    fn is_outdated(&self, medium: MediaKind, tracks: Tracks, codec: Codec) -> bool {
+        let same = self.medium == medium && self.tracks == tracks && tracks.len() == 1;
+        same && !self.codec.is_same(codec)
     }
 }
 
 impl Headers {
     /// Keeps a sequence header. False: it is what is kept already, or it cannot be kept.
+    ///
+    /// One that cannot be kept takes those it replaces with it: no header is better than an old one.
     pub fn set(&mut self, slot: Slot, payload: &[u8]) -> bool {
-        if payload.len() > MAX_HEADER_BYTES {
-            return false;
+        let kept = self.slots.iter().position(|(kept, bytes)| *kept == slot && bytes == payload);
+        if let Some(at) = kept {
+            let mut newer = self.slots.iter().skip(at + 1).filter(|(kept, _)| kept.is_like(&slot));
+            if !newer.any(|(kept, _)| kept.tracks.meets(slot.tracks)) {
+                return false;
+            }
         }
-        if self.slots.iter().any(|(kept, bytes)| *kept == slot && bytes == payload) {
-            return false;
+        let before = self.slots.len();
+        self.drop_replaced(slot);
+        self.drop_outdated(slot.medium, slot.tracks, slot.codec);
+        let all: usize = self.slots.iter().map(|(_, bytes)| bytes.len()).sum();
+        if payload.len() > MAX_HEADER_BYTES
+            || self.slots.len() >= MAX_HEADERS
+            || all + payload.len() > MAX_HEADERS_BYTES
+        {
+            return self.slots.len() < before;
         }
-        self.slots.retain(|(kept, _)| !slot.replaces(*kept));
-        let kept: usize = self.slots.iter().map(|(_, bytes)| bytes.len()).sum();
-        if self.slots.len() >= MAX_HEADERS || kept + payload.len() > MAX_HEADERS_BYTES {
-            return false;
-        }
-        let at = self.slots.partition_point(|(kept, _)| *kept < slot);
+        let at = self.slots.partition_point(|(kept, _)| kept.rank() <= slot.rank());
         self.slots.insert(at, (slot, Bytes::copy_from_slice(payload)));
         true
+    }
+
+    /// Whether [`Self::drop_outdated`] would drop something.
+    pub fn has_outdated(&self, medium: MediaKind, tracks: Tracks, codec: Codec) -> bool {
+        self.slots.iter().any(|(kept, _)| kept.is_outdated(medium, tracks, codec))
+    }
+
+    /// Drops what is of a track whose codec is now another: there are codecs without a header that
+    /// would take its place.
+    pub fn drop_outdated(&mut self, medium: MediaKind, tracks: Tracks, codec: Codec) {
+        self.slots.retain(|(kept, _)| !kept.is_outdated(medium, tracks, codec));
+    }
+
+    /// Drops headers of whose tracks each has a newer one, that for `slot` being the newest.
+    fn drop_replaced(&mut self, slot: Slot) {
+        let mut newer = slot.tracks;
+        for at in (0..self.slots.len()).rev() {
+            let (kept, _) = &self.slots[at];
+            if !kept.is_like(&slot) {
+                continue;
+            }
+            if newer.covers(kept.tracks) {
+                self.slots.remove(at);
+            } else {
+                newer = newer.union(kept.tracks);
+            }
+        }
     }
 
     /// Keeps `onMetaData`, bytes as the publisher wrote them. False as for [`Self::set`].
@@ -80,22 +129,28 @@ impl Headers {
     }
 
     /// Keeps `media` if it is metadata or a sequence header. False: it is neither, or as for
-    /// [`Self::set`].
+    /// [`Self::set`]. A frame of another codec drops the header of the one before.
     pub fn keep(&mut self, media: &MediaMessage<'_>) -> bool {
-        let (tracks, header) = match media.kind {
+        let (header, transient, tracks, codec) = match media.kind {
             MediaKind::Video => {
                 let tag = flv::video(media.payload);
-                (tag.tracks, tag.header)
+                (tag.header, tag.transient, tag.tracks, tag.codec)
             }
             MediaKind::Audio => {
                 let tag = flv::audio(media.payload);
-                (tag.tracks, tag.header)
+                (tag.header, tag.transient, tag.tracks, tag.codec)
             }
             MediaKind::Data => {
                 return is_metadata(media.payload) && self.set_metadata(media.payload);
             }
         };
-        header.is_some_and(|kind| self.set(Slot::new(media.kind, tracks, kind), media.payload))
+        let Some(kind) = header else {
+            if !transient && matches!(codec, Codec::FourCc(_)) {
+                self.drop_outdated(media.kind, tracks, codec);
+            }
+            return false;
+        };
+        self.set(Slot::new(media.kind, tracks, kind, codec), media.payload)
     }
 
     /// What of this is not the same in `other`, in the order of sending.
@@ -103,12 +158,12 @@ impl Headers {
         let metadata = self.metadata.iter().filter(|_| self.metadata != other.metadata);
         let slots = self.slots.iter().filter(|slot| !other.slots.contains(slot));
         let metadata = metadata.map(|payload| (MediaKind::Data, payload.clone()));
-        metadata.chain(slots.map(|(slot, bytes)| (slot.media_kind(), bytes.clone()))).collect()
+        metadata.chain(slots.map(|(slot, bytes)| (slot.medium, bytes.clone()))).collect()
     }
 
     /// Whether there is a video header.
     pub fn has_video(&self) -> bool {
-        self.slots.iter().any(|(slot, _)| slot.medium == 1)
+        self.slots.iter().any(|(slot, _)| slot.medium == MediaKind::Video)
     }
 
     /// `onMetaData`, as the publisher wrote it.
@@ -116,11 +171,11 @@ impl Headers {
         self.metadata.as_ref()
     }
 
-    /// The sequence header of audio or video: of several tracks' one.
+    /// The sequence header of audio or video: of several tracks' the first one's.
     pub fn sequence_start(&self, medium: MediaKind) -> Option<&Bytes> {
-        let is_it =
-            |slot: &Slot| slot.media_kind() == medium && slot.kind == HeaderKind::SequenceStart;
-        self.slots.iter().find(|(slot, _)| is_it(slot)).map(|(_, payload)| payload)
+        let is_it = |slot: &Slot| slot.medium == medium && slot.kind == HeaderKind::SequenceStart;
+        let starts = self.slots.iter().filter(|(slot, _)| is_it(slot));
+        starts.min_by_key(|(slot, _)| slot.tracks).map(|(_, payload)| payload)
     }
 
     /// Appends metadata at time 0 and the sequence headers at `timestamp`, as chunks, to `out`.
@@ -140,7 +195,7 @@ impl Headers {
             target.encode(MediaKind::Data, Timestamp(0), payload, out);
         }
         for (slot, payload) in &self.slots {
-            target.encode(slot.media_kind(), timestamp, payload, out);
+            target.encode(slot.medium, timestamp, payload, out);
         }
     }
 }
@@ -171,3 +226,120 @@ impl Target {
 
 /// The AMF0 string `@setDataFrame`.
 const SET_DATA_FRAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtmp::flv;
+    use MediaKind::{Audio, Video};
+
+    fn set(headers: &mut Headers, medium: MediaKind, payload: &[u8]) -> bool {
+        let (kind, tracks, codec) = match medium {
+            Video => {
+                let tag = flv::video(payload);
+                (tag.header, tag.tracks, tag.codec)
+            }
+            _ => {
+                let tag = flv::audio(payload);
+                (tag.header, tag.tracks, tag.codec)
+            }
+        };
+        headers.set(Slot::new(medium, tracks, kind.expect("a header"), codec), payload)
+    }
+
+    /// What a late joiner gets.
+    fn kept(headers: &Headers) -> Vec<&[u8]> {
+        headers.slots.iter().map(|(_, payload)| &payload[..]).collect()
+    }
+
+    /// A sequence start of HEVC for these tracks, which says `tag` of each.
+    fn start(tracks: &[u8], tag: u8) -> Vec<u8> {
+        let bodies = tracks.iter().flat_map(|track| [*track, 0, 0, 1, tag]);
+        b"\x96\x10hvc1".iter().copied().chain(bodies).collect()
+    }
+
+    #[test]
+    fn tracks_keep_headers_of_their_own() {
+        let mut headers = Headers::default();
+        let aac: &[u8] = b"\xaf\0\x12\x10";
+        let second: &[u8] = b"\x95\x00mp4a\x01\x12\x10";
+        let layout: &[u8] = b"\x95\x04mp4a\x01\0\x01";
+        let colour: &[u8] = b"\xd4hvc1\x02\0\x09colorInfo";
+        let hevc: &[u8] = b"\x90hvc1\x01";
+        for (medium, payload) in
+            [(Video, colour), (Video, hevc), (Audio, aac), (Audio, layout), (Audio, second)]
+        {
+            assert!(set(&mut headers, medium, payload));
+            assert!(!set(&mut headers, medium, payload), "again");
+        }
+        // audio first, and how a track begins first
+        assert_eq!(kept(&headers), [aac, second, layout, hevc, colour]);
+        let changed: &[u8] = b"\x95\x00mp4a\x01\x13\x90";
+        assert!(set(&mut headers, Audio, changed));
+        assert_eq!(kept(&headers), [aac, changed, layout, hevc, colour]);
+    }
+
+    #[test]
+    fn the_later_of_two_headers_for_a_track_is_sent_last() {
+        let mut headers = Headers::default();
+        let (both, second) = (start(&[0, 1], 1), start(&[1], 2));
+        assert!(set(&mut headers, Video, &both) && set(&mut headers, Video, &second));
+        assert_eq!(kept(&headers), [&both[..], &second]);
+        assert!(set(&mut headers, Video, &both), "what was said of track 1 holds again");
+        assert_eq!(kept(&headers), [&both[..]]);
+        // each track of `both` has a newer one
+        assert!(set(&mut headers, Video, &second) && set(&mut headers, Video, &start(&[0, 2], 3)));
+        assert_eq!(kept(&headers), [&second[..], &start(&[0, 2], 3)]);
+    }
+
+    #[test]
+    fn another_codec_takes_what_was_said_of_the_one_before() {
+        let mut headers = Headers::default();
+        let avc: &[u8] = b"\x17\0\0\0\0\x01";
+        let colour: &[u8] = b"\x94hvc1\x02";
+        let other: &[u8] = b"\x96\x00hvc1\x01\x01";
+        assert!(set(&mut headers, Video, b"\x90hvc1\x01") && set(&mut headers, Video, colour));
+        assert!(set(&mut headers, Video, other) && set(&mut headers, Video, avc));
+        assert_eq!(kept(&headers), [other, avc], "that of the other track is kept");
+        assert!(
+            set(&mut headers, Video, b"\x95av01\x80") && set(&mut headers, Video, b"\x90av01\x81")
+        );
+        assert_eq!(kept(&headers), [other, b"\x90av01\x81"], "one way to begin");
+        // AC-3 has no header
+        let ac3 = flv::audio(b"\x91ac-3\x0b\x77");
+        assert!(set(&mut headers, Audio, b"\x90OpusOpusHead"));
+        assert!(headers.has_outdated(Audio, ac3.tracks, ac3.codec));
+        headers.drop_outdated(Audio, ac3.tracks, ac3.codec);
+        assert_eq!(kept(&headers).len(), 2);
+        let aac = flv::audio(b"\x91mp4a\x21");
+        assert!(set(&mut headers, Audio, b"\xaf\0\x12\x10"));
+        assert!(!headers.has_outdated(Audio, aac.tracks, aac.codec), "two names of one codec");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut headers = Headers::default();
+        let large =
+            |track, len: usize| [start(&[], 0), vec![track, 0, 0, 0], vec![7; len]].concat();
+        for track in 0..=255 {
+            let one = start(&[track], 1);
+            assert_eq!(set(&mut headers, Video, &one), usize::from(track) < MAX_HEADERS);
+        }
+        assert_eq!(headers.slots.len(), MAX_HEADERS);
+        assert!(set(&mut headers, Video, &start(&[3], 2)), "one that is there may change");
+        let slot = Slot::new(Video, Tracks::single(3), HeaderKind::SequenceStart, Codec::default());
+        assert!(
+            headers.set(slot, &large(3, MAX_HEADER_BYTES)),
+            "the old one is not right any more"
+        );
+        assert_eq!(headers.slots.len(), MAX_HEADERS - 1);
+        assert!(!headers.set(slot, &large(3, MAX_HEADER_BYTES)));
+        let mut headers = Headers::default();
+        for track in 0..9 {
+            let slot = Slot { tracks: Tracks::single(track), ..slot };
+            headers.set(slot, &large(track, MAX_HEADER_BYTES / 2));
+        }
+        let bytes: usize = kept(&headers).iter().map(|payload| payload.len()).sum();
+        assert!(bytes <= MAX_HEADERS_BYTES && headers.slots.len() == 3, "{bytes}");
+    }
+}

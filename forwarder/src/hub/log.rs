@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::segment::{SEGMENT_BYTES, Segment, SegmentWriter};
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, Message};
-use crate::rtmp::flv::{self, Codec};
+use crate::rtmp::flv::{self, Codec, Groups, Tracks};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Audio messages in a row after which a stream counts as audio only; SRS guesses with the same
@@ -28,6 +28,9 @@ pub(super) const MAX_GOP_MS: u64 = 30_000;
 /// A log may always hold so much for readers that have not looked yet: two of the largest
 /// messages, so that no bound in the configuration keeps a large keyframe from everybody.
 const LEAST_BOUND: usize = 16 << 20;
+
+/// A little audio: at most so many bytes, two segments as networks carry them.
+pub(super) const LITTLE: u64 = 2800;
 
 /// The message stream id in every log. Our server answers the first createStream with it.
 pub const LOG_MSID: u32 = 1;
@@ -68,12 +71,15 @@ pub trait Wake: Send + Sync {
 pub struct Tail {
     wake: Box<dyn Wake>,
     pending: AtomicBool,
+    /// It looks by itself in time for a little audio.
+    patient: AtomicBool,
     fetched: AtomicU64,
 }
 
 impl Tail {
     pub(super) fn new(wake: Box<dyn Wake>, at: u64) -> Self {
-        Self { wake, pending: AtomicBool::new(false), fetched: AtomicU64::new(at) }
+        let [pending, patient] = [false; 2].map(AtomicBool::new);
+        Self { wake, pending, patient, fetched: AtomicU64::new(at) }
     }
 
     /// Wakes the reader once until it looks again.
@@ -85,6 +91,10 @@ impl Tail {
 
     pub(super) fn looked(&self) {
         self.pending.store(false, Ordering::Release);
+    }
+
+    pub(super) fn set_patient(&self, patient: bool) {
+        self.patient.store(patient, Ordering::Release);
     }
 
     pub(super) fn fetched(&self, head: u64) {
@@ -107,6 +117,9 @@ pub struct Appended {
     pub audio: Codec,
     /// It is a video frame.
     pub frame: bool,
+    /// It is audio, and a little audio of a stream with video is all that came since all readers were
+    /// woken.
+    pub little_audio: bool,
 }
 
 /// The log itself; its stream holds it behind a mutex.
@@ -121,12 +134,17 @@ pub struct Log {
     last_epoch: u32,
     pub(super) headers: Arc<Headers>,
     pub(super) gop: Option<Gop>,
+    groups: Groups,
+    /// Of the last frame of audio and of video.
+    codecs: [Codec; 2],
     pub(super) last_timestamp: Timestamp,
     pub(super) tails: Vec<Arc<Tail>>,
     writer: Option<SegmentWriter>,
     pool: Arc<Pool>,
     video_seen: bool,
     audio_run: u32,
+    /// Bytes since all readers were woken, if they are a little audio.
+    little: u64,
 }
 
 impl Log {
@@ -140,19 +158,22 @@ impl Log {
             last_epoch: 0,
             headers: Arc::default(),
             gop: None,
+            groups: Groups::default(),
+            codecs: [Codec::default(); 2],
             last_timestamp: Timestamp::default(),
             tails: Vec::new(),
             writer: None,
             pool,
             video_seen: false,
             audio_run: 0,
+            little: 0,
         }
     }
 
     /// Appends one message that arrived at `now_ms`. Errors: no memory for another segment; the
     /// log is then whole up to the message before.
     pub(super) fn append(&mut self, media: &MediaMessage<'_>, now_ms: u64) -> io::Result<Appended> {
-        let (seen, keyframe) = self.classify(media);
+        let (mut seen, begins_group) = self.classify(media);
         let (kind, timestamp) = match media.kind {
             MediaKind::Audio => (EntryKind::Audio, media.timestamp),
             MediaKind::Video => (EntryKind::Video, media.timestamp),
@@ -168,7 +189,7 @@ impl Log {
         if media.kind != MediaKind::Data {
             self.last_timestamp = media.timestamp;
         }
-        if keyframe {
+        if begins_group {
             self.gop = Some(Gop {
                 offset,
                 timestamp: media.timestamp,
@@ -178,6 +199,8 @@ impl Log {
                 arrived_ms: now_ms,
             });
         }
+        self.little += u64::from(len);
+        seen.little_audio &= self.has_video() && self.little <= LITTLE;
         self.sequence += 1;
         self.bound_gop(now_ms);
         self.reclaim();
@@ -185,8 +208,16 @@ impl Log {
     }
 
     /// Tells every reader that there is more.
-    pub(super) fn notify(&self) {
+    pub(super) fn notify(&mut self) {
+        self.little = 0;
         for tail in &self.tails {
+            tail.notify();
+        }
+    }
+
+    /// Tells every reader that there is a little audio more, but those that look in time by themselves.
+    pub(super) fn notify_of_little_audio(&self) {
+        for tail in self.tails.iter().filter(|tail| !tail.patient.load(Ordering::Acquire)) {
             tail.notify();
         }
     }
@@ -194,7 +225,7 @@ impl Log {
     /// Forgets what belonged to a publisher that is gone: its GOP and headers. Readers keep what
     /// they have not read yet.
     pub(super) fn end_of_publish(&mut self) {
-        self.gop = None;
+        self.forget_gop();
         self.headers = Arc::default();
         self.epoch += 1;
         self.video_seen = false;
@@ -265,7 +296,7 @@ impl Log {
         Ok(())
     }
 
-    /// Keeps headers, and says what was seen and whether this is a keyframe.
+    /// Keeps headers, and says what was seen and whether this begins a group of pictures.
     fn classify(&mut self, media: &MediaMessage<'_>) -> (Appended, bool) {
         let mut seen = Appended::default();
         match media.kind {
@@ -273,23 +304,28 @@ impl Log {
                 let tag = flv::video(media.payload);
                 seen.video = tag.codec;
                 if let Some(kind) = tag.header {
-                    self.keep(Slot::new(MediaKind::Video, tag.tracks, kind), media.payload);
+                    let slot = Slot::new(MediaKind::Video, tag.tracks, kind, tag.codec);
+                    self.keep(slot, media.payload);
                 } else if !tag.transient {
+                    self.note_codec(MediaKind::Video, tag.tracks, tag.codec);
                     seen.frame = true;
                     self.video_seen = true;
                     self.audio_run = 0;
                 }
-                return (seen, tag.keyframe);
+                return (seen, tag.keyframe && self.groups.begins(tag.tracks));
             }
             MediaKind::Audio => {
                 let tag = flv::audio(media.payload);
                 seen.audio = tag.codec;
                 if let Some(kind) = tag.header {
-                    self.keep(Slot::new(MediaKind::Audio, tag.tracks, kind), media.payload);
-                } else {
+                    let slot = Slot::new(MediaKind::Audio, tag.tracks, kind, tag.codec);
+                    self.keep(slot, media.payload);
+                } else if !tag.transient {
+                    seen.little_audio = true;
+                    self.note_codec(MediaKind::Audio, tag.tracks, tag.codec);
                     self.audio_run = self.audio_run.saturating_add(1);
                     if self.audio_run == AUDIO_ONLY_AFTER {
-                        self.gop = None;
+                        self.forget_gop();
                     }
                 }
             }
@@ -311,9 +347,31 @@ impl Log {
         }
     }
 
+    /// Takes note of the codec of a frame, so that no late joiner gets the header of another one.
+    ///
+    /// Only where a FourCC names it: one byte of a message that means nothing is no reason to be
+    /// without headers.
+    fn note_codec(&mut self, medium: MediaKind, tracks: Tracks, codec: Codec) {
+        let last = &mut self.codecs[usize::from(medium == MediaKind::Video)];
+        let changed = std::mem::replace(last, codec) != codec;
+        if changed
+            && matches!(codec, Codec::FourCc(_))
+            && self.headers.has_outdated(medium, tracks, codec)
+        {
+            let mut headers = Headers::clone(&self.headers);
+            headers.drop_outdated(medium, tracks, codec);
+            self.new_epoch(headers);
+        }
+    }
+
     fn new_epoch(&mut self, headers: Headers) {
         self.headers = Arc::new(headers);
         self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// The next keyframe begins a group of pictures, of whatever track it is.
+    pub(super) fn begin_group(&mut self) {
+        self.groups.forget();
     }
 
     /// Makes `headers` those in force, and gives those before. Readers learn of it when what has
@@ -333,8 +391,13 @@ impl Log {
                 || now_ms.saturating_sub(gop.arrived_ms) > MAX_GOP_MS
         });
         if over {
-            self.gop = None;
+            self.forget_gop();
         }
+    }
+
+    fn forget_gop(&mut self) {
+        self.gop = None;
+        self.groups.forget();
     }
 
     /// Drops the segments that neither the GOP nor a reader needs, and the oldest ones whoever

@@ -3,7 +3,7 @@
 use super::headers::Headers;
 use super::log::{AUDIO_ONLY_AFTER, LogLimits, MAX_GOP_MS};
 use crate::rtmp::Timestamp;
-use crate::rtmp::flv;
+use crate::rtmp::flv::{self, Groups};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Memory of fewer bytes is not given back between one group of pictures and the next.
@@ -22,6 +22,7 @@ pub(super) struct Reserve {
     /// Their payloads.
     bytes: Vec<u8>,
     began_ms: u64,
+    groups: Groups,
     video_seen: bool,
     audio_run: u32,
 }
@@ -52,7 +53,7 @@ impl Reserve {
                     self.video_seen = true;
                     self.audio_run = 0;
                 }
-                begins = tag.keyframe;
+                begins = tag.keyframe && self.groups.begins(tag.tracks);
             }
             MediaKind::Audio if flv::audio(media.payload).header.is_none() => {
                 self.audio_run = self.audio_run.saturating_add(1);
@@ -76,6 +77,7 @@ impl Reserve {
         // One message alone is bounded by what a message may be.
         if over && self.messages.len() > 1 {
             self.forget_messages();
+            self.groups.forget();
         }
     }
 

@@ -182,6 +182,11 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When it was `age_ms` milliseconds old.
+    pub(super) fn time_at(&self, age_ms: u64) -> Instant {
+        self.born + Duration::from_millis(age_ms)
+    }
+
     pub(super) fn age_ms(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.born).as_millis().try_into().unwrap_or(u64::MAX)
     }
@@ -291,6 +296,15 @@ impl State {
     }
 }
 
+/// What was appended since the readers were woken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Unsaid {
+    #[default]
+    Nothing,
+    LittleAudio,
+    More,
+}
+
 /// The right to append to a stream, or to stand by for it. Dropping it is the end of the publish.
 #[derive(Debug)]
 pub struct Publisher {
@@ -300,7 +314,7 @@ pub struct Publisher {
     /// Fails when the right is lost; `None`: it has failed.
     place: Option<oneshot::Receiver<()>>,
     /// Something was appended since the readers were woken.
-    unsaid: bool,
+    unsaid: Unsaid,
     on_change: Arc<super::Changes>,
 }
 
@@ -308,7 +322,7 @@ impl Publisher {
     pub(super) fn new(stream: Arc<Stream>, ticket: Ticket, on_change: Arc<super::Changes>) -> Self {
         on_change.bump();
         let Ticket { id, pulse, place } = ticket;
-        Self { stream, id, pulse, place: Some(place), unsaid: false, on_change }
+        Self { stream, id, pulse, place: Some(place), unsaid: Unsaid::default(), on_change }
     }
 
     /// Appends a message; readers learn of it at the next [`Self::flush`]. A message without a
@@ -325,7 +339,7 @@ impl Publisher {
         if taken.messages == 0 && taken.switch.is_none() {
             return Ok(());
         }
-        self.unsaid = true;
+        self.unsaid = self.unsaid.max(if taken.more { Unsaid::More } else { Unsaid::LittleAudio });
         if let Some(switch) = self.stream.count(taken) {
             self.tell(&switch);
         }
@@ -353,8 +367,10 @@ impl Publisher {
 
     /// Wakes the readers, if there is something new for them.
     pub fn flush(&mut self) {
-        if std::mem::take(&mut self.unsaid) {
-            self.stream.lock().log.notify();
+        match std::mem::take(&mut self.unsaid) {
+            Unsaid::Nothing => {}
+            Unsaid::LittleAudio => self.stream.lock().log.notify_of_little_audio(),
+            Unsaid::More => self.stream.lock().log.notify(),
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Taken {
     pub(super) messages: u64,
     pub(super) frames: u64,
     pub(super) bytes: u64,
+    /// Not all of that is a little audio, for which readers look by themselves.
+    pub(super) more: bool,
     pub(super) switch: Option<Switch>,
 }
 
@@ -95,7 +97,7 @@ impl State {
             // A header that is new says nothing about the frames behind it.
             self.resuming = is_header;
         }
-        let Appended { video, audio, frame } = self.log.append(&moved, now_ms)?;
+        let Appended { video, audio, frame, little_audio } = self.log.append(&moved, now_ms)?;
         if video != Codec::Unknown {
             self.video = video;
         }
@@ -103,6 +105,7 @@ impl State {
             self.audio = audio;
         }
         taken.messages += 1;
+        taken.more |= !little_audio;
         taken.frames += u64::from(frame);
         taken.bytes += media.payload.len() as u64;
         if media.kind == MediaKind::Data {
@@ -134,6 +137,9 @@ impl State {
             _ => self.timeline.moved(Timestamp(0)).0,
         };
         self.resuming = false;
+        if skipped == 0 {
+            self.log.begin_group();
+        }
         let first = reserve.messages().nth(skipped).or_else(|| reserve.messages().next_back());
         let first = first.map_or(Timestamp(0), |first| first.timestamp);
         self.put_headers(reserve.headers(skipped > 0), first, now_ms, taken)?;

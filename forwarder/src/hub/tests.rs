@@ -188,6 +188,52 @@ fn a_joiner_gets_the_headers_of_the_gop_it_starts_at() {
 }
 
 #[test]
+fn a_late_joiner_gets_the_keyframes_and_headers_of_all_tracks() {
+    let mut bench = Bench::new();
+    let track = |first: u8, kind: u8, track: u8, tag: u8| -> Vec<u8> {
+        [&[first, kind][..], b"hvc1", &[track, tag]].concat()
+    };
+    let mut want: Vec<Vec<u8>> = (0..3).map(|id| track(0x96, 0, id, 1)).collect();
+    for header in &want {
+        bench.put(MediaKind::Video, 0, header);
+    }
+    let colour = b"\xd4hvc1\x02\0\x09colorInfo".to_vec();
+    bench.put(MediaKind::Video, 0, &colour);
+    want.push(colour);
+    for n in 0..20u32 {
+        for id in 0..3 {
+            let first = if n.is_multiple_of(10) { 0x96 } else { 0xa6 };
+            let frame = track(first, 3, id, n as u8);
+            bench.put(MediaKind::Video, n * 40, &frame);
+            if n >= 10 {
+                want.push(frame);
+            }
+        }
+    }
+    let mut view = bench.view();
+    let (offset, mut bytes) = join(&mut view);
+    bytes.extend(read(&view, offset));
+    let got: Vec<Vec<u8>> = decode(&bytes).into_iter().map(|(_, _, payload)| payload).collect();
+    assert_eq!(got, want);
+}
+
+#[test]
+fn neither_commands_nor_ends_of_sequence_are_cached_as_media() {
+    let mut bench = Bench::new();
+    let keyframe: &[u8] = b"\x91av01\x0a";
+    let transient = [&b"\xd1\0"[..], b"\x92av01", b"\x57\0"];
+    for payload in transient {
+        bench.put(MediaKind::Video, 0, payload);
+    }
+    let mut view = bench.view();
+    assert_eq!(join(&mut view).0, view.head(), "no video to wait for");
+    bench.put(MediaKind::Video, 40, keyframe);
+    let mut view = bench.view();
+    let (offset, lead) = join(&mut view);
+    assert_eq!((lead, decode(&read(&view, offset))), (vec![], vec![(9, 40, keyframe.to_vec())]));
+}
+
+#[test]
 fn without_a_keyframe_a_joiner_of_video_waits_and_of_audio_does_not() {
     let mut bench = Bench::new();
     bench.frame(0, 10);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::headers::Headers;
 use super::index::{Entry, EntryKind};
-use super::log::{Gop, Log, Tail};
+use super::log::{Gop, LITTLE, Log, Tail};
 use super::segment::Segment;
 use super::stream::{Phase, Stream};
 use crate::rtmp::Timestamp;
@@ -19,9 +19,6 @@ use crate::rtmp::Timestamp;
 /// Most messages a reader may be behind. Bounds the index where bytes and time do not: a flood of
 /// tiny messages.
 const MAX_LAG_MESSAGES: u64 = 50_000;
-
-/// Most bytes that [`View::is_little_audio`]: two segments as networks carry them.
-const LITTLE: u64 = 2800;
 
 /// How far a reader may be behind before it skips to the newest keyframe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +112,12 @@ impl View {
         view.trim(view.head);
         view.floor = 0;
         view
+    }
+
+    /// Whether a little audio ([`Self::is_little_audio`]) wakes nobody here: who says so looks by
+    /// itself in time. What was appended before, the next refresh shows.
+    pub fn set_patient(&self, patient: bool) {
+        self.tail.set_patient(patient);
     }
 
     /// Takes over what the log has now.
@@ -321,6 +324,16 @@ impl View {
             }
             _ => Duration::ZERO,
         }
+    }
+
+    /// When the message that begins at `offset` arrived, to the millisecond.
+    pub fn arrived(&self, offset: u64) -> Option<Instant> {
+        self.entry(offset).map(|entry| self.stream.time_at(entry.arrived_ms))
+    }
+
+    /// Whether the stream has video that audio may wait for.
+    pub fn has_video(&self) -> bool {
+        self.has_video
     }
 
     /// Whether all there is from `offset` on, a message border, is a little audio of a stream that

@@ -12,7 +12,7 @@ mod tracks;
 
 pub use codec::Codec;
 pub use describe::{Profile, Sound, profile, sound};
-pub use tracks::Tracks;
+pub use tracks::{Groups, Tracks};
 
 use tracks::TrackBodies;
 
@@ -173,7 +173,7 @@ fn enhanced_audio(packet_type: u8, rest: &[u8]) -> AudioTag {
             AudioTag { header: Some(HeaderKind::SequenceStart), ..tag }
         }
         (packet_type::SEQUENCE_END, _) => AudioTag { transient: true, ..tag },
-        (packet_type::AUDIO_MULTICHANNEL_CONFIG, true) => {
+        (packet_type::AUDIO_MULTICHANNEL_CONFIG, true) if body.is_channel_layout => {
             AudioTag { header: Some(HeaderKind::Metadata), ..tag }
         }
         _ => tag,
@@ -212,6 +212,8 @@ struct Body {
     tracks: Tracks,
     /// There is something behind the headers, in each track.
     has_data: bool,
+    /// And it can be a `MultichannelConfig`, in each track.
+    is_channel_layout: bool,
 }
 
 impl Body {
@@ -223,6 +225,7 @@ impl Body {
                 codec: Codec::FourCc(*four_cc),
                 tracks: Tracks::single(0),
                 has_data: !data.is_empty(),
+                is_channel_layout: is_channel_layout(data),
             });
         }
         let (&kind, rest) = rest.split_first()?;
@@ -234,11 +237,25 @@ impl Body {
         let first = bodies.next()??;
         let mut tracks = Tracks::single(first.id);
         let mut has_data = !first.data.is_empty();
+        let mut is_layout = is_channel_layout(first.data);
         for body in bodies {
             let body = body?;
             tracks.insert(body.id);
             has_data &= !body.data.is_empty();
+            is_layout &= is_channel_layout(body.data);
         }
-        Some(Self { packet_type, codec: first.codec, tracks, has_data })
+        let codec = first.codec;
+        Some(Self { packet_type, codec, tracks, has_data, is_channel_layout: is_layout })
+    }
+}
+
+/// Whether this is what follows `MultichannelConfig`: the order of the channels, their number, and
+/// a map or flags as the order has it. FFmpeg 9 writes its first Opus frame with that packet type.
+fn is_channel_layout(data: &[u8]) -> bool {
+    match data {
+        // not specified; in the order of the flags; a channel a byte
+        [0, _] | [1, _, _, _, _, _] => true,
+        [2, count, map @ ..] => map.len() == usize::from(*count),
+        _ => false,
     }
 }

@@ -66,13 +66,17 @@ impl Facts for Source {
         shards.kick(id, WITHIN).await
     }
 
+    fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        self.sampler.refresh_forwards(stream)
+    }
+
     async fn streams(&self) -> Vec<SrsStream> {
         let (clients, _) = self.all().await;
         srs::streams(&self.sampler, &clients)
     }
 
     async fn vhosts(&self) -> Vec<SrsVhost> {
-        srs::vhosts(self.sampler.config(), &self.streams().await)
+        srs::vhosts(&self.sampler.config(), &self.streams().await)
     }
 
     fn summary(&self) -> Summary {

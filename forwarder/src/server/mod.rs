@@ -1,6 +1,7 @@
 //! The running server: binds, starts the shards, and stops them when it is told to.
 
 mod clients;
+mod leaving;
 mod process;
 mod snapshot;
 mod srs;
@@ -20,13 +21,16 @@ use tracing::{info, warn};
 use crate::config::{Config, When};
 use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, bind, warn_of_send_bounds};
 use crate::edge::Edges;
-use crate::forward::{Registry, Supervisor};
+use crate::forward::{Forwards, Supervisor};
 use crate::http::{Options, Serve};
 use crate::privilege;
 use crate::splice::{Mode, Splice, WhyNot};
 
 /// How often streams whose grace time is over are looked for, and rates are sampled.
 const SWEEP: Duration = Duration::from_millis(500);
+
+/// How often the files of certificates are looked at.
+const RENEWAL_LOOK: Duration = Duration::from_secs(5);
 
 /// While the process stops it looks so often whether streams can end.
 const STOP_SWEEP: Duration = Duration::from_millis(50);
@@ -80,13 +84,7 @@ struct Server {
 
 impl Server {
     fn start(config: Config, splice: Splice) -> anyhow::Result<Self> {
-        let listeners = config
-            .listen
-            .iter()
-            .map(|address| {
-                bind(*address, &config.listen).with_context(|| format!("listen on {address}"))
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let listeners = rtmp_listeners(&config)?;
         let http = http_listeners(&config)?;
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -98,38 +96,46 @@ impl Server {
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
-        warn_of_send_bounds(&context.config);
+        warn_of_send_bounds(&context.config());
+        if context.config().rtmps.enabled {
+            context.tls.certificates.load(&context.config().rtmps.certificate)?;
+        }
 
-        let registry = Arc::new(Registry::default());
-        let bound = listeners.iter().map(|l| Ok(l.local_addr()?.to_string()));
+        let forwards = Arc::new(Forwards::new(&context));
+        let bound = listeners.iter().map(|(listener, tls)| {
+            Ok(format!("{}{}", if *tls { "rtmps://" } else { "" }, listener.local_addr()?))
+        });
         let bound = bound.collect::<std::io::Result<Vec<_>>>()?;
-        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&registry)));
+        let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&forwards.registry)));
         let sampler = Arc::new(snapshot::Sampler::new(
             Arc::clone(&context),
-            Arc::clone(&registry),
+            Arc::clone(&forwards),
             Arc::clone(&edges),
             shards.gauges(),
             bound,
         ));
-        for listener in listeners {
-            info!(address = %listener.local_addr()?, "listening");
-            let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&shards), listener)?;
+        for (listener, tls) in listeners {
+            info!(address = %listener.local_addr()?, tls, "listening");
+            let (context, shards) = (Arc::clone(&context), Arc::clone(&shards));
+            let acceptor = Acceptor::new(context, shards, listener, tls)?;
             tasks.spawn(acceptor.run());
         }
         let supervisor =
-            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&registry));
+            Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&forwards));
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
+        tasks.spawn(until(end.clone(), follow_certificates(Arc::clone(&context))));
         let source =
             clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
-        if context.config.http_api.enabled {
+        let config = context.config();
+        if config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
         }
         let options = Options {
-            series_of_streams: context.config.exporter.streams,
-            crossdomain: context.config.http_api.crossdomain,
-            token: context.config.http_api.token.clone(),
+            series_of_streams: config.exporter.streams,
+            crossdomain: config.http_api.crossdomain,
+            token: config.http_api.token.clone(),
         };
         for (what, listener) in http {
             info!(address = %listener.local_addr()?, "{} listening", name(what));
@@ -152,11 +158,19 @@ impl Server {
         }
         let open = self.context.totals.open.load(std::sync::atomic::Ordering::Relaxed);
         info!(connections = open, timeout = ?self.drain_timeout, "stopping gracefully");
-        self.context.stop.cancel();
         let drain_timeout = self.drain_timeout;
+        let until = tokio::time::Instant::now() + drain_timeout;
+        tokio::select! {
+            () = leaving::see_off(&self.context, drain_timeout) => {}
+            _ = signals.next() => {
+                warn!("stopped at once by a second signal");
+                return Ok(());
+            }
+        }
+        self.context.stop.cancel();
         tokio::select! {
             () = self.drain() => info!("stopped"),
-            () = tokio::time::sleep(drain_timeout) => warn!("stopped before all was drained"),
+            () = tokio::time::sleep_until(until) => warn!("stopped before all was drained"),
             _ = signals.next() => warn!("stopped at once by a second signal"),
         }
         Ok(())
@@ -190,6 +204,20 @@ impl Server {
         tasks.close();
         tasks.wait().await;
     }
+}
+
+/// Binds the listeners of RTMP, without and with TLS.
+fn rtmp_listeners(config: &Config) -> anyhow::Result<Vec<(std::net::TcpListener, bool)>> {
+    let rtmps = &config.rtmps;
+    let secure = if rtmps.enabled { rtmps.listen.as_slice() } else { &[] };
+    let both = config.listen.iter().map(|address| (address, false));
+    let all: Vec<_> = config.listen.iter().chain(secure).copied().collect();
+    both.chain(secure.iter().map(|address| (address, true)))
+        .map(|(address, tls)| {
+            let bound = bind(*address, &all).with_context(|| format!("listen on {address}"))?;
+            Ok((bound, tls))
+        })
+        .collect()
 }
 
 /// Binds what is to be served by HTTP.
@@ -232,6 +260,24 @@ async fn sample_clients(source: clients::Source) {
     loop {
         tick.tick().await;
         source.sample().await;
+    }
+}
+
+/// Shows certificates that were renewed. Their files may be on a slow disk.
+async fn follow_certificates(context: Arc<Context>) {
+    let mut tick = tokio::time::interval(RENEWAL_LOOK);
+    loop {
+        tick.tick().await;
+        let context = Arc::clone(&context);
+        if !context.config().rtmps.enabled {
+            continue;
+        }
+        let followed = tokio::task::spawn_blocking(move || {
+            context.tls.certificates.follow(&context.config().rtmps.certificate);
+        });
+        if let Err(error) = followed.await {
+            warn!(%error, "certificates not looked at");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
-use crate::forward::Registry;
+use crate::forward::Forwards;
 use crate::hub::{Phase, Standby, Stream};
 use crate::rtmp::flv::Codec;
 use crate::status::{Kbps, LegStatus, ShardStatus, Snapshot, StandbyStatus, StreamStatus, Totals};
@@ -21,7 +21,7 @@ const LONG_WINDOW: Duration = Duration::from_secs(30);
 /// Takes snapshots, and the samples that rates need.
 pub(super) struct Sampler {
     context: Arc<Context>,
-    forwards: Arc<Registry>,
+    forwards: Arc<Forwards>,
     edges: Arc<Edges>,
     shards: Vec<Arc<Gauges>>,
     listen: Vec<String>,
@@ -46,7 +46,7 @@ struct Rate {
 impl Sampler {
     pub(super) fn new(
         context: Arc<Context>,
-        forwards: Arc<Registry>,
+        forwards: Arc<Forwards>,
         edges: Arc<Edges>,
         shards: Vec<Arc<Gauges>>,
         listen: Vec<String>,
@@ -56,7 +56,7 @@ impl Sampler {
 
     /// Looks at the byte counters.
     pub(super) fn sample(&self, now: Instant) {
-        self.forwards.forget_done();
+        self.forwards.registry.forget_done();
         let streams = self.context.hub.list();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = HashMap::with_capacity(streams.len());
@@ -92,14 +92,19 @@ impl Sampler {
         })
     }
 
-    /// The configuration.
-    pub(super) fn config(&self) -> &Config {
-        &self.context.config
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.context.config()
     }
 
     /// Whether connections are still taken.
     pub(super) fn is_ready(&self) -> bool {
         !self.context.stop.is_cancelled()
+    }
+
+    /// Has destinations looked for anew.
+    pub(super) fn refresh_forwards(&self, _stream: Option<&str>) -> usize {
+        self.forwards.refresh()
     }
 
     /// Every stream.
@@ -131,15 +136,18 @@ impl Sampler {
             splice: self.context.splice.describe(),
             kernel_backlog: backlog.unwrap_or_default(),
             kernel_backlog_limit: backlog
-                .map_or(0, |_| self.context.config.kernel_backlog_limit as u64),
+                .map_or(0, |_| self.context.config().kernel_backlog_limit as u64),
             legs,
             listen: self.listen.clone(),
             pulls: self.edges.status(),
+            names: self.forwards.names(),
             streams,
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
                 refused: totals.refused.load(Relaxed),
                 errors: totals.errors.load(Relaxed),
+                tls_connections: totals.tls_connections.load(Relaxed),
+                tls_failures: totals.tls_failures.load(Relaxed),
                 received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
@@ -182,7 +190,7 @@ impl Sampler {
             video: name(video),
             audio: name(audio),
             skips: counters.skips.load(Relaxed),
-            forwards: self.forwards.of(stream, now),
+            forwards: self.forwards.registry.of(stream, now),
         }
     }
 }

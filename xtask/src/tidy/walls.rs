@@ -19,13 +19,15 @@ const HARMLESS: &[&str] = &["std::net::Ipv4Addr", "std::net::Ipv6Addr", "std::ne
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rtmp", &[]),
     ("status", &[]),
-    ("config", &["rtmp"]),
+    ("tls", &["splice"]),
+    ("config", &["rtmp", "tls"]),
     ("telemetry", &["config"]),
     ("hub", &["rtmp", "status"]),
     ("privilege", &[]),
     ("splice", &["privilege", "rtmp", "status"]),
-    ("conn", &["config", "hub", "rtmp", "splice", "status", "telemetry"]),
-    ("forward", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
+    ("hooks", &["config", "rtmp", "status"]),
+    ("conn", &["config", "hooks", "hub", "rtmp", "splice", "status", "telemetry", "tls"]),
+    ("forward", &["config", "conn", "hooks", "hub", "rtmp", "status", "telemetry", "tls"]),
     ("edge", &["config", "conn", "forward", "hub", "rtmp", "splice", "status", "telemetry"]),
     ("http", &["config", "conn", "hub", "rtmp", "status", "telemetry"]),
 ];

@@ -122,6 +122,7 @@ pub(super) const ROOT: &[&str] = &[
     "srs_log_level_v2",
     "http_api",
     "exporter",
+    "rtmps",
     "vhost",
     "include",
 ];
@@ -162,5 +163,7 @@ pub(super) const CLUSTER: &[&str] = &[
 /// As `ROOT`.
 pub(super) const HTTP_API: &[&str] =
     &["enabled", "listen", "crossdomain", "raw_api", "auth", "https", "include"];
+/// As `ROOT`.
+pub(super) const RTMPS: &[&str] = &["enabled", "listen", "key", "cert", "include"];
 /// As `ROOT`.
 pub(super) const EXPORTER: &[&str] = &["enabled", "listen", "label", "tag", "include"];

@@ -5,6 +5,7 @@
 //! where media goes, and a note otherwise. One that SRS does not know either is an error.
 mod known;
 mod parse;
+mod rtmps;
 #[cfg(test)]
 mod tests;
 mod vhost;
@@ -77,6 +78,7 @@ impl Import {
             "srs_log_level" | "srs_log_level_v2" => {}
             "http_api" => self.http_api(directive)?,
             "exporter" => self.exporter(directive)?,
+            "rtmps" => self.rtmps(directive)?,
             _ => {
                 if !self.idle(directive, known::ROOT_IDLE)
                     && !self.feature(directive, known::ROOT_FEATURES)

@@ -2,7 +2,8 @@
 use std::time::Duration;
 
 use super::super::{
-    DestinationError, Edge, Forward, ForwardUrl, ForwardUrlError, Play, Publish, Vhost, values,
+    DestinationError, Edge, Forward, ForwardTarget, ForwardTargetError, Play, Publish, Vhost,
+    values,
 };
 use super::parse::Directive;
 use super::{ConfigError, Import, known};
@@ -134,10 +135,10 @@ impl Import {
         directive: &Directive,
         block: &[Directive],
     ) -> Result<(), ConfigError> {
-        let form = |text: &str| text.parse().map_err(|error: ForwardUrlError| error.to_string());
+        let form = |text: &str| text.parse().map_err(|error: ForwardTargetError| error.to_string());
         // SRS 1 and 2: `forward host:port host:port;` in the vhost itself.
         if directive.block.is_none() {
-            forward.destination = self.list::<ForwardUrl>(directive, form)?;
+            forward.destination = self.list::<ForwardTarget>(directive, form)?;
             forward.enabled = true;
             return Ok(());
         }

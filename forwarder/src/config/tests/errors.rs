@@ -35,7 +35,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |
 1 | hls = true
   | ^^^
-  = known here: listen, max_connections, threads, pid, drain_timeout, kernel, kernel_backlog_limit, io_uring, chunk_size, log, http_api, exporter, vhost"#,
+  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, chunk_size, log, rtmps, http_api, exporter, vhost"#,
     ),
     (
         "a key in the wrong table",
@@ -173,6 +173,23 @@ const REFUSALS: &[(&str, &str, &str)] = &[
 1 | drain_timeout = 30
   |                 ^^
   = write "30s" or "30ms""#,
+    ),
+    (
+        "a server without a scheme",
+        "drain_to = \"other.example\"\n",
+        r#"f.toml:1:12: `other.example` is no server
+  |
+1 | drain_to = "other.example"
+  |            ^^^^^^^^^^^^^^^
+  = write "rtmp://host:1935""#,
+    ),
+    (
+        "a server with a path",
+        "drain_to = \"rtmp://other.example/live\"\n",
+        r#"f.toml:1:12: `other.example/live` is not a host name or address
+  |
+1 | drain_to = "rtmp://other.example/live"
+  |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^"#,
     ),
     (
         "a duration with an unknown unit",

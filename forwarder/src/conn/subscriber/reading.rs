@@ -15,6 +15,8 @@ pub(super) struct Inner {
     pub(super) private: Private,
     pub(super) blocked_since: Option<Instant>,
     pub(super) paused: bool,
+    /// It gets no more than up to this border.
+    pub(super) until: Option<u64>,
     pub(super) audio: bool,
     pub(super) video: Video,
     /// It started in the past and may be that much further behind until it has caught up.
@@ -106,7 +108,11 @@ impl Inner {
     pub(super) fn settle(&mut self, view: &mut View, options: &SubscriberOptions, now: Instant) {
         let start = match self.position {
             Position::At(_) => return,
-            Position::Keyframe { .. } | Position::Leaving { .. } if self.paused => return,
+            Position::Keyframe { .. } | Position::Leaving { .. }
+                if self.paused || self.until.is_some() =>
+            {
+                return;
+            }
             Position::Keyframe { after, .. } if view.has_keyframe(after) => {
                 view.start(Wish::Keyframe { after })
             }
@@ -124,7 +130,7 @@ impl Inner {
 
     pub(super) fn leave_if_behind(&mut self, view: &View, lag: &LagLimits, now: Instant) {
         let Position::At(offset) = self.position else { return };
-        if offset == view.head() {
+        if offset >= self.end(view) {
             self.slack = None;
             return;
         }
@@ -157,6 +163,11 @@ impl Inner {
         true
     }
 
+    /// Where what it may get ends for now.
+    pub(super) fn end(&self, view: &View) -> u64 {
+        self.until.map_or(view.head(), |until| until.min(view.head()))
+    }
+
     /// The next message border at or behind `offset`, where it stands.
     pub(super) fn border(&self, view: &View, offset: u64) -> Option<u64> {
         if self.mid_message { view.message_end(offset) } else { Some(offset) }
@@ -172,7 +183,7 @@ impl Inner {
         while let Position::At(offset) = self.position {
             self.mid_message = self.mid_message && self.border(view, offset) != Some(offset);
             let full = self.private.bytes.len() >= COPY_AT_ONCE;
-            if full || self.paused || self.mid_message || offset >= view.head() {
+            if full || self.paused || self.mid_message || offset >= self.end(view) {
                 return;
             }
             if self.video == Video::AtKeyframe
@@ -217,11 +228,12 @@ impl Inner {
         let Position::At(offset) = self.position else {
             return Plan { before: (0, 0), private, after: (0, 0) };
         };
+        let end = self.end(view);
         let open_end = || view.message_end(offset).unwrap_or(offset);
         let head = if self.wants_copy(options) || self.paused {
             if self.mid_message { open_end() } else { offset }
         } else {
-            view.head()
+            end.max(offset)
         };
         let first = if private > 0 && self.mid_message && !self.private.started {
             open_end()
@@ -256,8 +268,8 @@ impl Inner {
 
     pub(super) fn has_more(&self, view: &View) -> bool {
         match self.position {
-            Position::At(offset) => !self.paused && offset < view.head(),
-            Position::Leaving { .. } => true,
+            Position::At(offset) => !self.paused && offset < self.end(view),
+            Position::Leaving { .. } => self.until.is_none(),
             Position::Keyframe { .. } => false,
         }
     }

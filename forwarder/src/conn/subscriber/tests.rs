@@ -157,3 +157,46 @@ fn the_owner_is_told_when_the_rest_of_an_ended_stream_is_out() {
         assert!(bench.rung(), "nobody says goodbye to the player");
     });
 }
+
+#[test]
+fn one_that_is_ended_gets_what_was_in_its_queue_and_no_more() {
+    run(async |mut bench| {
+        bench.put(0x27);
+        bench.view.refresh();
+        let before = bench.state().sent_bytes;
+        let queued = bench.view.head() - bench.subscriber.floor().unwrap();
+        bench.subscriber.inner.borrow_mut().blocked_since = Some(bench.now);
+        bench.subscriber.end_here(&bench.view);
+        bench.put(0x17);
+        bench.pass();
+        assert!(!bench.state().drained, "it had no chance yet");
+        bench.rung();
+        bench.subscriber.unblock(&mut bench.view, bench.now);
+        assert!(bench.state().drained && bench.rung(), "{:?}", bench.subscriber);
+        bench.put(0x27);
+        bench.pass();
+        assert_eq!(bench.state().sent_bytes, before + queued);
+        // what is said at the end still goes out
+        assert!(bench.subscriber.push(&[0; 16]));
+        bench.pass();
+        assert!(bench.state().drained);
+        assert_eq!(bench.state().sent_bytes, before + queued + 16);
+    });
+}
+
+#[test]
+fn one_that_is_ended_and_takes_nothing_for_too_long_is_done() {
+    run(async |mut bench| {
+        bench.put(0x27);
+        bench.view.refresh();
+        bench.subscriber.inner.borrow_mut().blocked_since = Some(bench.now);
+        bench.subscriber.end_here(&bench.view);
+        bench.put(0x17);
+        bench.now += Duration::from_secs(11);
+        bench.put(0x27);
+        bench.pass();
+        assert!(!bench.state().drained || bench.state().skips == 1, "{:?}", bench.subscriber);
+        bench.subscriber.unblock(&mut bench.view, bench.now);
+        assert!(bench.state().drained, "{:?}", bench.subscriber);
+    });
+}

@@ -96,9 +96,22 @@ fn of_forwards(page: &mut Page, forwards: &[((Name<'_>, &str), &ForwardStatus)])
             family.with(&labels, value(status));
         }
     }
-    all(forwards, page.gauge("forwarder_forward_up", "1 if a destination takes a stream."), |it| {
-        u8::from(it.state == "forwarding")
-    });
+    all(
+        forwards,
+        page.gauge(
+            "forwarder_forward_up",
+            "1 if a destination has accepted a stream and is connected, also while it is stalled.",
+        ),
+        |it| u8::from(matches!(&*it.state, "forwarding" | "stalled" | "draining")),
+    );
+    all(
+        forwards,
+        page.gauge(
+            "forwarder_forward_stalled",
+            "1 if it is up and nothing was acknowledged for two seconds.",
+        ),
+        |it| u8::from(it.state == "stalled"),
+    );
     all(forwards, page.counter("forwarder_forward_send_bytes_total", "Bytes sent."), |it| {
         it.sent_bytes
     });
@@ -106,6 +119,11 @@ fn of_forwards(page: &mut Page, forwards: &[((Name<'_>, &str), &ForwardStatus)])
         forwards,
         page.gauge("forwarder_forward_lag_seconds", "How far behind the live edge it reads."),
         |it| it.lag_ms as f64 / 1e3,
+    );
+    all(
+        forwards,
+        page.gauge("forwarder_forward_queue_bytes", "Bytes it still has to be sent."),
+        |it| it.queue_bytes,
     );
     all(forwards, page.counter("forwarder_forward_skips_total", "Skips to a keyframe."), |it| {
         it.skips

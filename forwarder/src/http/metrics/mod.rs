@@ -39,6 +39,7 @@ fn render(snapshot: &Snapshot, process: &ProcessStatus, is_ready: bool, each: bo
     of_shards(&mut page, snapshot);
     of_legs(&mut page, snapshot);
     of_counts(&mut page, snapshot);
+    of_names(&mut page, snapshot);
     if each {
         each::render(&mut page, snapshot);
     }
@@ -71,6 +72,13 @@ fn of_totals(page: &mut Page, snapshot: &Snapshot) {
         "Connections ended by a protocol error, a limit or a deadline.",
     )
     .is(totals.errors);
+    page.counter(
+        "forwarder_tls_connections_total",
+        "Of the connections accepted those that began with TLS.",
+    )
+    .is(totals.tls_connections);
+    page.counter("forwarder_tls_failures_total", "Clients and targets with whom there was no TLS.")
+        .is(totals.tls_failures);
     page.counter("forwarder_receive_bytes_total", "Bytes received from publishers and origins.")
         .is(totals.received_bytes);
     page.counter("forwarder_send_bytes_total", "Bytes sent to players and destinations.")
@@ -137,7 +145,8 @@ fn of_counts(page: &mut Page, snapshot: &Snapshot) {
     });
     let mut family = page.gauge("forwarder_forwards", "Forwards and relayed publishes by state.");
     let forwards = streams.flat_map(|it| &it.forwards).map(|it| &*it.state);
-    states(&["connecting", "forwarding", "stalled", "waiting", "stopped"], forwards, |s, n| {
+    let known = ["connecting", "forwarding", "stalled", "draining", "waiting", "stopped"];
+    states(&known, forwards, |s, n| {
         family.with(&[("state", s)], n);
     });
     let mut family = page.gauge("forwarder_pulls", "Streams pulled from origins by state.");
@@ -145,6 +154,22 @@ fn of_counts(page: &mut Page, snapshot: &Snapshot) {
     states(&["connecting", "pulling", "waiting", "published here"], pulls, |s, n| {
         family.with(&[("state", s)], n);
     });
+}
+
+/// A configuration has few of them.
+fn of_names(page: &mut Page, snapshot: &Snapshot) {
+    let mut family = page.gauge(
+        "forwarder_discovery_up",
+        "1 if the last look-up of a name that destinations are found by was answered.",
+    );
+    for name in &snapshot.names {
+        family.with(&[("name", &*name.name)], u8::from(name.last_error.is_empty()));
+    }
+    let mut family =
+        page.gauge("forwarder_discovery_addresses", "Destinations that a name stands for.");
+    for name in &snapshot.names {
+        family.with(&[("name", &*name.name)], name.addresses.len());
+    }
 }
 
 /// Counts `seen`; states that are `known` are told also if there are none.

@@ -25,6 +25,22 @@ impl Codec {
         matches!(self, Self::LegacyVideo(7 | 12))
     }
 
+    /// Whether it is the same codec, however it is named.
+    pub fn is_same(self, other: Self) -> bool {
+        self.four_cc() == other.four_cc()
+    }
+
+    /// As Enhanced RTMP names it, if it does.
+    fn four_cc(self) -> Self {
+        match self {
+            Self::LegacyVideo(7) => Self::FourCc(*b"avc1"),
+            Self::LegacyVideo(12) => Self::FourCc(*b"hvc1"),
+            Self::LegacyAudio(2 | 14) => Self::FourCc(*b".mp3"),
+            Self::LegacyAudio(10) => Self::FourCc(*b"mp4a"),
+            _ => self,
+        }
+    }
+
     /// Whether an enhanced audio codec has a sequence start; AC-3, E-AC-3 and MP3 have none.
     pub(super) fn has_audio_header(self) -> bool {
         !matches!(self, Self::FourCc([b'a' | b'e', b'c', b'-', b'3'] | [b'.', b'm', b'p', b'3']))

@@ -162,7 +162,12 @@ fn enhanced_audio_is_told_apart() {
         ("MP3 has no start", b"\x90.mp3\xff\xfb", Is::Frame, "MP3"),
         ("frame", b"\x91Opus\xfc", Is::Frame, "Opus"),
         ("end of sequence", b"\x92Opus", Is::Transient, "Opus"),
-        ("multichannel configuration", b"\x94ac-3\x01\x06", Is::Header(Metadata), "AC-3"),
+        ("channels not specified", b"\x94ac-3\0\x06", Is::Header(Metadata), "AC-3"),
+        ("channels in native order", b"\x94ac-3\x01\x06\0\0\0\x3f", Is::Header(Metadata), "AC-3"),
+        ("channels in an order of their own", b"\x94Opus\x02\x02\x01\0", Is::Header(Metadata), "Opus"),
+        ("configuration cut off", b"\x94ac-3\x01\x06\0\0", Is::Frame, "AC-3"),
+        ("configuration without its map", b"\x94Opus\x02\x02\x01", Is::Frame, "Opus"),
+        ("FFmpeg's first frame of Opus", b"\x94Opus\xf8\x72\x49\x47", Is::Frame, "Opus"),
         ("unknown packet type", b"\x93Opus\x01", Is::Frame, "Opus"),
         ("ModEx", b"\x97\x02\0\0\x07\x00Opus\x01", Is::Header(SequenceStart), "Opus"),
     ] {
@@ -199,7 +204,9 @@ fn multitrack_names_its_tracks() {
         ("one track", b"\x95\x00Opus\x01O" as &[u8], header, &[1u8] as &[u8]),
         ("many tracks", b"\x95\x10Opus\x01\0\0\x01O\x02\0\0\x01O", header, &[1, 2]),
         ("many codecs' frames", b"\x95\x21Opus\x01\0\0\x01Omp4a\x02\0\0\x01O", Is::Frame, &[1, 2]),
-        ("multichannel configuration", b"\x95\x04Opus\x01\x01", Is::Header(Metadata), &[1]),
+        ("channels", b"\x95\x04Opus\x01\0\x01", Is::Header(Metadata), &[1]),
+        ("channels of two tracks", b"\x95\x14Opus\x01\0\0\x02\0\x01\x02\0\0\x02\0\x02", Is::Header(Metadata), &[1, 2]),
+        ("channels of one of two", b"\x95\x14Opus\x01\0\0\x02\0\x01\x02\0\0\x01\0", Is::Frame, &[1, 2]),
     ] {
         let tag = audio(body);
         assert_eq!((audio_is(tag), tag.tracks), (is, set(tracks)), "{name}");
@@ -279,4 +286,22 @@ fn a_set_of_tracks_covers_its_parts() {
     assert!(tracks.covers(tracks) && tracks.covers(set(&[127, 255])) && tracks.covers(set(&[])));
     assert!(!tracks.covers(set(&[127, 254])) && !set(&[0]).covers(tracks));
     assert!(Tracks::default().is_empty() && !Tracks::single(200).is_empty());
+}
+
+#[test]
+fn keyframes_of_several_tracks_are_one_group() {
+    let begins = |keyframes: &[&[u8]]| -> Vec<bool> {
+        let mut groups = Groups::default();
+        keyframes.iter().map(|ids| groups.begins(set(ids))).collect()
+    };
+    assert_eq!(begins(&[&[0], &[0], &[0]]), [true; 3]);
+    assert_eq!(begins(&[&[0], &[1], &[2], &[0], &[1], &[2]]), [true, false, false].repeat(2));
+    assert_eq!(begins(&[&[2], &[0], &[2], &[0]]), [true, false].repeat(2), "whichever is first");
+    assert_eq!(begins(&[&[0, 1], &[0, 1], &[1]]), [true; 3]);
+    // the first track has ended
+    assert_eq!(begins(&[&[0], &[1], &[1], &[1]]), [true, false, true, true]);
+    let mut groups = Groups::default();
+    assert!(groups.begins(set(&[0])));
+    groups.forget();
+    assert!(groups.begins(set(&[1])));
 }

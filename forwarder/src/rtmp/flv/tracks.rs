@@ -23,6 +23,16 @@ impl Tracks {
         self.0.iter().zip(other.0).all(|(mine, theirs)| theirs & !mine == 0)
     }
 
+    /// What is in either set.
+    pub fn union(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
+    }
+
+    /// Whether some track is in both sets.
+    pub fn meets(self, other: Self) -> bool {
+        self.0.iter().zip(other.0).any(|(mine, theirs)| mine & theirs != 0)
+    }
+
     /// How many tracks are in the set.
     pub fn len(self) -> u32 {
         self.0.iter().map(|half| half.count_ones()).sum()
@@ -35,6 +45,31 @@ impl Tracks {
 
     pub(super) fn insert(&mut self, id: u8) {
         self.0[usize::from(id >> 7)] |= 1 << (id & 127);
+    }
+}
+
+/// Which keyframes begin a group of pictures of all tracks together.
+///
+/// Tracks that are keyed at about the same time, as the renditions of one picture are, have a
+/// message each. The first of them begins the group, whichever it is, and those of other tracks are
+/// part of it: a player that joined at the last one could not decode the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Groups {
+    /// Tracks that had a keyframe since the group began.
+    keyed: Tracks,
+}
+
+impl Groups {
+    /// Whether a keyframe of these tracks begins a new group.
+    pub fn begins(&mut self, tracks: Tracks) -> bool {
+        let begins = self.keyed.is_empty() || self.keyed.meets(tracks);
+        self.keyed = if begins { tracks } else { self.keyed.union(tracks) };
+        begins
+    }
+
+    /// The group is not kept: the next keyframe begins one, of whatever track it is.
+    pub fn forget(&mut self) {
+        self.keyed = Tracks::default();
     }
 }
 

@@ -19,6 +19,7 @@ pub use server::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
     Transcript,
 };
+pub use status::RECONNECT_REQUEST;
 
 use super::{
     amf0::{Amf0Error, Value},

@@ -5,8 +5,29 @@ use crate::rtmp::amf0::Value;
 /// The version Adobe's servers gave; librtmp and FFmpeg read the number, SRS sends the same.
 const FMS_VERSION: &str = "FMS/3,5,3,888";
 
-/// Enhanced RTMP v2 `capsEx`: reconnect, multitrack, ModEx and nanosecond offsets.
-pub(super) const CAPS_EX: f64 = 15.0;
+/// Enhanced RTMP v2 `capsEx` of one who passes all on: multitrack, ModEx and nanosecond offsets.
+const PASSES_ON: u32 = 2 + 4 + 8;
+
+/// And can be asked to connect again.
+const RECONNECT: u32 = 1;
+
+/// The status that asks for it.
+pub const RECONNECT_REQUEST: &str = "NetConnection.Connect.ReconnectRequest";
+
+/// `capsEx`; `reconnects`: a request to connect again is understood, or may be sent.
+pub(super) fn caps_ex(reconnects: bool) -> Value {
+    Value::Number(f64::from(PASSES_ON | if reconnects { RECONNECT } else { 0 }))
+}
+
+/// Whether this `capsEx` says that a request to connect again is understood.
+pub(super) fn reconnects(caps_ex: u32) -> bool {
+    caps_ex & RECONNECT != 0
+}
+
+/// Enhanced RTMP v2 `videoFourCcInfoMap` or `audioFourCcInfoMap` of one who passes all on.
+pub(super) fn any_codec() -> Value {
+    Value::object([("*", Value::Number(CAN_FORWARD))])
+}
 
 /// Enhanced RTMP v2 FourCC map for a party that passes every codec on: bit 2, "can forward".
 const CAN_FORWARD: f64 = 4.0;
@@ -54,10 +75,9 @@ pub(super) fn connect_result(object_encoding: f64, enhanced: bool) -> Vec<Value>
     let mut info = status("NetConnection.Connect.Success", "Connection succeeded.");
     info.push(("objectEncoding", Value::Number(object_encoding)));
     if enhanced {
-        let any = || Value::object([("*", Value::Number(CAN_FORWARD))]);
-        info.push(("capsEx", Value::Number(CAPS_EX)));
-        info.push(("videoFourCcInfoMap", any()));
-        info.push(("audioFourCcInfoMap", any()));
+        info.push(("capsEx", caps_ex(true)));
+        info.push(("videoFourCcInfoMap", any_codec()));
+        info.push(("audioFourCcInfoMap", any_codec()));
     }
     vec![properties, Value::object(info)]
 }

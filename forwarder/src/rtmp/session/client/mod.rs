@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::held::Held;
 use super::link::Link;
-use super::{ConnectRequest, SessionError};
+use super::{ConnectRequest, SessionError, status};
 use crate::rtmp::Timestamp;
 use crate::rtmp::amf0::Value;
 use crate::rtmp::chunk::{self, ChunkReader, DEFAULT_CHUNK_SIZE, Position};
@@ -80,6 +80,10 @@ pub enum ClientEvent<'a> {
     Finished,
     /// The server acknowledged so many bytes (modulo 2^32) of ours.
     Acknowledged(u32),
+    /// The server is about to stop and asks us to connect again: at this tcUrl, if it says where.
+    /// It serves us until we go, or for a while. Told to who said that it does so
+    /// ([`ClientSession::reconnect`]).
+    Reconnect(Option<String>),
     /// Any other status: code.
     Status(String),
 }
@@ -119,6 +123,7 @@ impl ClientSession {
                 awaited: 0,
                 finished: false,
                 holds: false,
+                reconnects: false,
                 sent_ack_window: 0,
                 now,
             },
@@ -131,8 +136,15 @@ impl ClientSession {
         self.core.client = Some(Box::new(client));
     }
 
+    /// Says in `connect` that [`ClientEvent::Reconnect`] is understood. To be called before the
+    /// first `read`.
+    pub fn reconnect(&mut self) {
+        self.core.reconnects = true;
+    }
+
     /// Stops right before `play`, when the server has nothing to say: [`ClientEvent::Ready`] is
-    /// told, and [`Self::play`] goes on. To be called before the first `read`.
+    /// told, and [`Self::play`] goes on. A server of ours is told that nobody here reads what comes
+    /// then. To be called before the first `read`.
     pub fn hold(&mut self) {
         self.core.holds = true;
     }
@@ -344,6 +356,8 @@ struct Core {
     finished: bool,
     /// To stop before `play`.
     holds: bool,
+    /// A request to connect again is understood.
+    reconnects: bool,
     /// The last WindowAckSize sent, bytes.
     sent_ack_window: u32,
     /// The latest time told.
@@ -386,10 +400,13 @@ impl Core {
             }
         }
         object.push(("fourCcList", Value::StrictArray(vec![text("*")])));
-        object.push(("capsEx", Value::Number(super::status::CAPS_EX)));
+        object.push(("videoFourCcInfoMap", status::any_codec()));
+        object.push(("audioFourCcInfoMap", status::any_codec()));
+        object.push(("capsEx", status::caps_ex(self.reconnects)));
         if let Some((id, hops)) = &config.forwarder {
-            let hops = Value::Number(f64::from(*hops));
-            object.push(("forwarder", Value::object([("id", text(id)), ("hops", hops)])));
+            let mut said = vec![("id", text(id)), ("hops", Value::Number(f64::from(*hops)))];
+            said.extend(self.holds.then_some(("unread", Value::Boolean(true))));
+            object.push(("forwarder", Value::object(said)));
         }
         if config.goal == Goal::Publish {
             self.link.set_chunk_size(config.chunk_size);

@@ -4,6 +4,7 @@ use super::{BUFFER_LENGTH, ClientEvent, Core, Goal, LIVE_ONLY, Phase};
 use crate::rtmp::amf0::{Amf0Error, Value};
 use crate::rtmp::chunk::Message;
 use crate::rtmp::message::{Command, Control, MediaKind, UserControl, data_name, kind};
+use crate::rtmp::session::status::RECONNECT_REQUEST;
 use crate::rtmp::session::{SessionError, held, whole};
 
 /// Statuses that end it, whatever their level says.
@@ -209,6 +210,10 @@ impl Core {
             | "NetStream.Play.Complete"
             | "NetStream.Play.UnpublishNotify"
             | "NetStream.Unpublish.Success" => self.stream_over(),
+            RECONNECT_REQUEST if self.reconnects => {
+                let tc_url = info.get("tcUrl").and_then(Value::as_str);
+                ClientEvent::Reconnect(tc_url.map(str::to_owned))
+            }
             _ => ClientEvent::Status(code.to_owned()),
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::rtmp::amf0::Value;
 use crate::rtmp::message::MediaMessage;
-use crate::rtmp::session::whole;
+use crate::rtmp::session::{status, whole};
 
 /// What `connect` carried.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +17,12 @@ pub struct ConnectRequest {
     pub swf_url: String,
     /// Client's name of itself; may be empty.
     pub flash_ver: String,
-    /// `fourCcList` or the info maps were there: Enhanced RTMP.
+    /// `fourCcList`, the info maps or `capsEx` were there: Enhanced RTMP.
     pub enhanced: bool,
+    /// It understands a request to connect again (`capsEx`, Enhanced RTMP v2).
+    pub reconnects: bool,
+    /// An edge of ours: what it is told after `play` goes on to a player and is read by nobody before.
+    pub unread: bool,
     /// The second argument object, if any (forwarding servers put their ids there).
     pub args: Option<Value>,
     /// The command object's own key `forwarder` (id and hop count), see [`super::super::ClientConfig`].
@@ -32,16 +36,20 @@ impl ConnectRequest {
         let mut args = args.into_iter();
         let object = args.next()?;
         let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
-        let enhanced = ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap"];
+        let enhanced = ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"];
+        let forwarder = object.get("forwarder");
+        let unread = forwarder.and_then(|forwarder| forwarder.get("unread")?.as_bool());
         Some(Self {
             app: text("app")?,
             tc_url: text("tcUrl")?,
             page_url: text("pageUrl").unwrap_or_default(),
             swf_url: text("swfUrl").unwrap_or_default(),
             flash_ver: text("flashVer").unwrap_or_default(),
+            reconnects: object.get("capsEx").and_then(whole).is_some_and(status::reconnects),
+            unread: unread.unwrap_or_default(),
             enhanced: enhanced.iter().any(|key| object.get(key).is_some()),
             args: args.next().filter(|v| matches!(v, Value::Object(_) | Value::EcmaArray(_))),
-            forwarder: object.get("forwarder").and_then(loop_guard),
+            forwarder: forwarder.and_then(loop_guard),
         })
     }
 }

@@ -212,7 +212,8 @@ fn client_says_what_fmle_says() {
             "2/0 SetChunkSize(60000)",
             "3/0 20 \"connect\", 1, {app: \"live\", type: \"nonprivate\", \
              flashVer: \"FMLE/3.0 (compatible; forwarder)\", tcUrl: \"rtmp://slave.example/live\", \
-             fourCcList: \"*\", capsEx: 15, forwarder: {id: \"master\", hops: 1}}",
+             fourCcList: \"*\", videoFourCcInfoMap: {*: 4}, audioFourCcInfoMap: {*: 4}, \
+             capsEx: 14, forwarder: {id: \"master\", hops: 1}}",
             "2/0 WindowAckSize(2500000)",
             "3/0 20 \"releaseStream\", 2, null, \"a?token=x\"",
             "3/0 20 \"FCPublish\", 3, null, \"a?token=x\"",
@@ -220,6 +221,38 @@ fn client_says_what_fmle_says() {
             "5/1 20 \"publish\", 5, null, \"a?token=x\", \"live\"",
         ]
     );
+}
+
+#[test]
+fn a_client_that_can_is_asked_to_connect_again() {
+    for (can, seen) in [
+        (true, "Reconnect(Some(\"rtmp://other.example/live\"))"),
+        (false, "Status(\"NetConnection.Connect.ReconnectRequest\")"),
+    ] {
+        let mut pair = Pair::new(Goal::Play, 4);
+        if can {
+            pair.client.reconnect();
+        }
+        pair.drive().unwrap();
+        assert!(pair.served[0].contains(&format!("reconnects: {can}")), "{:?}", pair.served);
+        pair.server.request_reconnect(Some("rtmp://other.example/live"));
+        pair.drive().unwrap();
+        assert_eq!(pair.seen.last().unwrap(), seen);
+    }
+    let mut pair = Pair::new(Goal::Play, 5);
+    pair.client.reconnect();
+    pair.drive().unwrap();
+    pair.server.request_reconnect(None);
+    pair.drive().unwrap();
+    assert_eq!(pair.seen.last().unwrap(), "Reconnect(None)");
+}
+
+#[test]
+fn a_server_of_ours_knows_who_does_not_read_what_it_says() {
+    let mut pair = Pair::new(Goal::Play, 6);
+    pair.client.hold();
+    pair.drive().unwrap();
+    assert!(pair.served[0].contains("unread: true"), "{:?}", pair.served);
 }
 
 #[test]
@@ -232,6 +265,8 @@ fn a_connect_for_somebody_else_says_what_that_one_said() {
         swf_url: "http://a.example/swf".to_owned(),
         flash_ver: String::new(),
         enhanced: false,
+        reconnects: false,
+        unread: false,
         args: Some(Value::object([("token", Value::string("x"))])),
         forwarder: None,
     });

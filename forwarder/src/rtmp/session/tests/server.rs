@@ -109,6 +109,7 @@ fn connect_request_has_all_that_was_sent() {
         ("flashVer", Value::string("FMLE/3.0")),
         ("objectEncoding", Value::Number(3.0)),
         ("fourCcList", Value::StrictArray(vec![Value::string("hvc1")])),
+        ("capsEx", Value::Number(3.0)),
         ("forwarder", Value::object([("id", Value::string("m")), ("hops", Value::Number(2.0))])),
     ]);
     let args = texts(&[("srs_sig", "SRS")]);
@@ -120,6 +121,8 @@ fn connect_request_has_all_that_was_sent() {
         swf_url: String::new(),
         flash_ver: "FMLE/3.0".to_owned(),
         enhanced: true,
+        reconnects: true,
+        unread: false,
         args: Some(args),
         forwarder: Some(("m".to_owned(), 2)),
     };
