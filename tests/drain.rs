@@ -15,8 +15,7 @@ use nix::sys::signal::Signal;
 
 /// The one of two servers that has players of the stream, and the other.
 fn that_serves(servers: Vec<Server>) -> (Server, Server) {
-    let mut servers = servers.into_iter();
-    let (first, second) = (servers.next().unwrap(), servers.next().unwrap());
+    let [first, second] = <[Server; 2]>::try_from(servers).ok().expect("two servers");
     let has_players = |server: &Server| server.stream("live/a").is_some_and(|s| s.players > 0);
     wait_until("one serves", seconds(15), || has_players(&first) != has_players(&second));
     if has_players(&first) { (first, second) } else { (second, first) }

@@ -5,6 +5,7 @@
 //! read by all but `rtmp` and `hub`; `cargo xtask tidy` holds these walls.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod conn;

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub legs: Vec<LegStatus>,
     /// Names that destinations are found by.
     pub names: Vec<NameStatus>,
+    /// Streams whose backend is asked where they go.
+    pub backends: Vec<BackendStatus>,
     /// Streams with a publisher, waiting players or a grace time running.
     pub streams: Vec<StreamStatus>,
     /// What ended or was refused since start.
@@ -59,6 +61,8 @@ pub struct Totals {
     pub connections: u64,
     /// Connections refused by `max_connections`.
     pub refused: u64,
+    /// Publishes and plays refused by `security`, `refer` or `tokens`.
+    pub denied: u64,
     /// Connections ended by a protocol error, a limit or a deadline.
     pub errors: u64,
     /// Of the connections accepted those that began with TLS.
@@ -75,6 +79,26 @@ pub struct Totals {
     pub switches: u64,
     /// What legs moved.
     pub legs: LegTotals,
+    /// Questions to backends of forwards without an answer.
+    pub backend_failures: u64,
+    /// What HTTP hooks did.
+    pub hooks: HookTotals,
+}
+
+/// What HTTP hooks did since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookTotals {
+    /// Requests whether a client may come.
+    pub asked: u64,
+    /// Requests that told of an end.
+    pub told: u64,
+    /// Requests of both kinds that had no answer.
+    pub failed: u64,
+    /// Publishes and plays refused by an answer, or because there was none.
+    pub refused: u64,
+    /// Ends that were not told, because too many waited.
+    pub dropped: u64,
 }
 
 /// What all legs moved since start, also those that are gone.
@@ -218,6 +242,24 @@ pub struct LegStatus {
     pub unsplices: u64,
     /// Origins connected to since the player or encoder came.
     pub connects: u64,
+}
+
+/// What a backend said of where a stream goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendStatus {
+    /// Vhost.
+    pub vhost: String,
+    /// App.
+    pub app: String,
+    /// Name.
+    pub stream: String,
+    /// Whether there was an answer.
+    pub answered: bool,
+    /// The destinations of the last one, without keys.
+    pub destinations: Vec<String>,
+    /// Why there was none to the last question, or what was wrong with it; empty: nothing.
+    pub last_error: String,
 }
 
 /// A name of DNS, and the destinations it stands for.

@@ -1,5 +1,7 @@
 //! Logging: to stderr, as text or as lines of JSON.
 use std::io::{IsTerminal as _, stderr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -30,3 +32,26 @@ pub fn init(log: &Log) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Keeps a flood of what others do wrong from becoming a flood of lines.
+#[derive(Debug, Default)]
+pub struct Noise(Mutex<(Option<Instant>, u32)>);
+
+impl Noise {
+    /// Whether one more line may be logged this second; `Some(n)`: n lines were left out before
+    /// this.
+    pub fn may_make(&self, now: Instant) -> Option<u32> {
+        let mut noise = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, n) = &mut *noise;
+        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
+        {
+            *since = Some(now);
+            return Some(std::mem::replace(n, 1).saturating_sub(LINES_PER_SECOND));
+        }
+        *n += 1;
+        (*n <= LINES_PER_SECOND).then_some(0)
+    }
+}
+
+/// Most lines a second.
+const LINES_PER_SECOND: u32 = 20;

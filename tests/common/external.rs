@@ -57,9 +57,19 @@ impl Player {
 
     /// FFmpeg, multiplexing again with the times it got.
     pub fn ffmpeg(dir: &Path, url: &str) -> Self {
+        Self::ffmpeg_with(dir, url, &[])
+    }
+
+    /// As `ffmpeg`, saying that it is on `page`.
+    pub fn ffmpeg_on_page(dir: &Path, url: &str, page: &str) -> Self {
+        Self::ffmpeg_with(dir, url, &["-rtmp_pageurl", page])
+    }
+
+    fn ffmpeg_with(dir: &Path, url: &str, input: &[&str]) -> Self {
         Self::start(dir, "ffmpeg-play", "ffmpeg", |file| {
             let mut command = Command::new("ffmpeg");
-            command.args(["-hide_banner", "-nostdin", "-y", "-copyts", "-i", url]);
+            command.args(["-hide_banner", "-nostdin", "-y", "-copyts"]).args(input);
+            command.args(["-i", url]);
             command.args(["-c", "copy", "-flvflags", "no_duration_filesize", "-f", "flv", file]);
             command
         })

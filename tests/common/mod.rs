@@ -14,6 +14,7 @@ pub mod compare;
 pub mod dns;
 pub mod external;
 pub mod flv;
+pub mod hook_server;
 pub mod legs;
 pub mod link;
 pub mod media;

@@ -83,6 +83,13 @@ impl Setup {
         self
     }
 
+    /// Another table of the default vhost: its name, and its lines.
+    pub fn section(mut self, name: &str, lines: &str) -> Self {
+        assert!(!self.more.contains("[[vhost]]"), "before other vhosts");
+        writeln!(self.more, "[vhost.{name}]\n{lines}").unwrap();
+        self
+    }
+
     /// Another vhost.
     pub fn vhost(mut self, name: &str, destinations: &[SocketAddr]) -> Self {
         writeln!(self.more, "[[vhost]]\nname = \"{name}\"").unwrap();

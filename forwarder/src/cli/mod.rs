@@ -6,6 +6,7 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::io::{Write as _, stderr, stdout};
 use std::path::PathBuf;
@@ -79,6 +80,7 @@ enum Command {
     Import(import::Args),
     Status(status::Args),
     Doctor(doctor::Args),
+    Token(token::Args),
 }
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -88,6 +90,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (Some(Command::Import(args)), _) => import::run(&args),
         (Some(Command::Status(args)), _) => status::run(&args),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
+        (Some(Command::Token(args)), _) => token::run(&args),
         (None, Some(config)) if cli.test => check::run(&check::Args { config, print: false }),
         (None, Some(config)) => run::run(run::Args { config }),
         // clap asks for an argument before it comes to this.

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::Config;
 use crate::http::{Facts, Options, Serve, serve};
+use crate::status::srs::Identity;
 use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
@@ -144,7 +145,9 @@ async fn status_asks_the_api() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
-    let options = Options { series_of_streams: true, crossdomain: true, token: String::new() };
+    let identity = Identity::draw();
+    let options =
+        Options { series_of_streams: true, crossdomain: true, token: String::new(), identity };
     let serving = tokio::spawn(serve(listener, Serve::Api, Told, options, shutdown.clone()));
     let body = status::ask(&address, status::STATUS).await.expect("an answer");
     assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());
@@ -264,6 +267,7 @@ fn snapshot() -> Snapshot {
     };
     Snapshot {
         names: Vec::new(),
+        backends: Vec::new(),
         version: "0.1.0".into(),
         pid: 4711,
         uptime_s: 3_700,

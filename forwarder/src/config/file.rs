@@ -70,6 +70,12 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
             let message = "edge is on and has no origin\nadd origin = [\"host:1935\"]";
             return Err(source.error(enabled.span(), message));
         }
+        if let Some(tokens) = &look.tokens
+            && vhost.tokens.shuts_out()
+        {
+            let message = "a token is wanted that nobody can have\nadd a secret, or a publish_key or play_key";
+            return Err(source.error(tokens.span(), message));
+        }
     }
     Ok(config)
 }
@@ -209,6 +215,7 @@ struct VhostLook {
     chunk_size: Option<IgnoredAny>,
     forward: Option<SwitchLook>,
     edge: Option<SwitchLook>,
+    tokens: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -281,7 +288,7 @@ fn section_of(key: &str) -> Option<String> {
     if vhost.contains_key(key) {
         return Some("in [[vhost]]".to_owned());
     }
-    for section in ["play", "publish", "forward", "edge"] {
+    for section in ["play", "publish", "forward", "edge", "hooks", "security", "refer", "tokens"] {
         if vhost.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [vhost.{section}]"));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{ForwardTarget, NOTSENT_LOWAT, serial};
+use super::{BackendFailure, ForwardTarget, HttpUrl, NOTSENT_LOWAT, serial};
 use crate::rtmp::url::StreamKey;
 
 /// `[vhost.forward]`
@@ -19,6 +19,21 @@ pub struct Forward {
         serialize_with = "serial::write_targets"
     )]
     pub destination: Vec<ForwardTarget>,
+    /// Who is asked where else a stream goes, by HTTP.
+    #[serde(
+        deserialize_with = "serial::backend",
+        serialize_with = "serial::write_backend",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub backend: Option<HttpUrl>,
+    /// How long its answer may take.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub backend_timeout: Duration,
+    /// What becomes of a publisher without an answer.
+    pub backend_failure: BackendFailure,
+    /// How often it is asked again while the stream is published; 0: not by itself.
+    #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
+    pub backend_interval: Duration,
     /// How long a TCP connect may take.
     #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
     pub connect_timeout: Duration,
@@ -79,7 +94,7 @@ pub struct Pattern(String);
 impl Forward {
     /// Whether a stream may be sent anywhere.
     pub fn has_destination(&self) -> bool {
-        !self.destination.is_empty() || !self.to.is_empty()
+        !self.destination.is_empty() || !self.to.is_empty() || self.backend.is_some()
     }
 
     /// Every place and name that streams may go to.
@@ -104,6 +119,10 @@ impl Default for Forward {
         Self {
             enabled: false,
             destination: Vec::new(),
+            backend: None,
+            backend_timeout: Duration::from_secs(3),
+            backend_failure: BackendFailure::default(),
+            backend_interval: Duration::ZERO,
             connect_timeout: Duration::from_secs(3),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(3),

@@ -67,7 +67,7 @@ impl FromStr for ForwardTarget {
                     Discovery::Srv if !host.starts_with('_') => {
                         return Err(ForwardTargetError::Service(host.clone()));
                     }
-                    Discovery::Srv if url.at.port != DEFAULT_PORT => {
+                    Discovery::Srv if url.at.authority() != *host => {
                         return Err(ForwardTargetError::Port(url.at.port));
                     }
                     _ => return Ok(Self { discovery: Some(discovery), url }),
@@ -123,6 +123,13 @@ mod tests {
                 "_rtmp._tcp.s.svc",
                 1935,
                 "srv+_rtmp._tcp.s.svc",
+            ),
+            (
+                "srv+rtmps://_rtmps._tcp.s",
+                Some(Discovery::Srv),
+                "_rtmps._tcp.s",
+                443,
+                "srv+rtmps://_rtmps._tcp.s:443",
             ),
             (
                 "srv+rtmp://_rtmp._tcp.s/[app]/[stream]",

@@ -331,6 +331,16 @@ mod tests {
                 "v.example/live",
                 "cam",
             ),
+            (
+                "rtmps://live-api-s.facebook.com:443/rtmp/FB-1?s_bl=1",
+                "",
+                true,
+                "rtmps://live-api-s.facebook.com/rtmp",
+                "rtmp",
+                "FB-1?s_bl=1",
+            ),
+            ("rtmps://h:1935/a/b", "", true, "rtmps://h:1935/a", "a", "b"),
+            ("rtmps://h", "t=1", true, "rtmps://v.example:443/live", "live", "cam?t=1"),
             ("rtmp://h/a/a%20b", "", true, "rtmp://h/a", "a", "a%20b"),
             ("h:1936", "t=/?", true, "rtmp://v.example:1936/live", "live", "cam?t=/?"),
             ("h:1936", "t=/?", false, "rtmp://v.example:1936/live", "live", "cam"),
@@ -349,7 +359,9 @@ mod tests {
     #[test]
     fn what_is_no_url_is_refused() {
         for url in [
-            "rtmps://h/a/b",
+            "rtmpt://h/a/b",
+            "rtmps://h/a",
+            "rtmps://h:0",
             "http://h/a/b",
             "rtmp://h",
             "rtmp://h/a",

@@ -2,12 +2,15 @@
 //!
 //! The words are SRS's. What a key may be is checked while it is read, so every refusal names its
 //! file and line, shows the text and says the mend.
+mod access;
+mod backend;
 mod destination;
 mod error;
 mod file;
 mod forward;
 mod forward_target;
 mod forward_url;
+mod hooks;
 mod http_url;
 mod live;
 mod rtmps;
@@ -25,15 +28,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use access::{Domain, Network, Refer, Secret, Security, Tokens};
+pub use backend::{Backend, BackendFailure};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
 pub use error::ConfigError;
 use error::Source;
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
+pub use hooks::{Hooks, OnFailure};
 pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
 pub use rtmps::{Rtmps, Targets};
+pub(crate) use values::parse_duration;
 
 /// The vhost that serves every name no other vhost has.
 pub const DEFAULT_VHOST: &str = "__defaultVhost__";
@@ -174,6 +181,14 @@ pub struct Vhost {
     pub forward: Forward,
     /// Being an edge of other servers.
     pub edge: Edge,
+    /// Backends that are asked.
+    pub hooks: Hooks,
+    /// Who may come, by address.
+    pub security: Security,
+    /// Who may come, by page.
+    pub refer: Refer,
+    /// Who may come, by key.
+    pub tokens: Tokens,
 }
 
 /// `[vhost.play]`
@@ -408,6 +423,10 @@ impl Default for Vhost {
             publish: Publish::default(),
             forward: Forward::default(),
             edge: Edge::default(),
+            hooks: Hooks::default(),
+            security: Security::default(),
+            refer: Refer::default(),
+            tokens: Tokens::default(),
         }
     }
 }

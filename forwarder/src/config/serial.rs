@@ -11,12 +11,14 @@ use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq as _, Serializer};
 
 use super::values::{
-    CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Repeatable, at_least_a_moment, buffer_in_range, bytes_in_range,
-    in_range, parse_buffer, parse_bytes, parse_duration, parse_level, parse_listen,
+    CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Listed, Repeatable, at_least_a_moment, buffer_in_range,
+    bytes_in_range, in_range, parse_buffer, parse_bytes, parse_duration, parse_level, parse_listen,
     parse_origin_vhost, parse_resolver, parse_token, parse_vhost_name, show_bytes, show_duration,
     unique,
 };
-use super::{Destination, DestinationError, ForwardTarget, ForwardTargetError};
+use super::{
+    Destination, DestinationError, ForwardTarget, ForwardTargetError, HttpUrl, HttpUrlError, Secret,
+};
 
 /// Deserialises what may be written as text or as an integer.
 struct Scalar<T> {
@@ -176,6 +178,33 @@ const FORWARD_TARGET: Scalar<ForwardTarget> = Scalar {
     integer: |number| Err(format!("{number} is not a destination\nwrite \"host:{number}\"")),
 };
 
+/// One of something or a list of them; the list may be empty.
+pub(super) fn several<'de, D: Deserializer<'de>, T: Listed>(d: D) -> Result<Vec<T>, D::Error> {
+    d.deserialize_any(OneOrMany(|| Scalar {
+        what: T::WHAT,
+        text: |text| text.parse().map_err(|error: T::Err| error.to_string()),
+        integer: |_| Err(format!("{} stands in quotes", T::WHAT)),
+    }))
+}
+
+/// A backend.
+pub(super) fn backend<'de, D: Deserializer<'de>>(d: D) -> Result<Option<HttpUrl>, D::Error> {
+    d.deserialize_any(Scalar {
+        what: "a backend",
+        text: |text| text.parse().map_err(|error: HttpUrlError| error.to_string()),
+        integer: |number| Err(format!("{number} is not a URL")),
+    })
+    .map(Some)
+}
+
+/// Writes a backend, with its keys.
+pub(super) fn write_backend<S: Serializer>(
+    backend: &Option<HttpUrl>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
+    s.serialize_some(&backend.as_ref().map(HttpUrl::written))
+}
+
 /// A vhost's name.
 pub(super) fn vhost_name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     d.deserialize_any(Scalar {
@@ -322,6 +351,16 @@ pub(super) fn write_display<S: Serializer>(
     s: S,
 ) -> Result<S::Ok, S::Error> {
     s.serialize_some(&value.as_ref().map(ToString::to_string))
+}
+
+/// Writes URLs of backends, with their keys.
+pub(super) fn write_http_urls<S: Serializer>(urls: &[HttpUrl], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(urls.iter().map(HttpUrl::written))
+}
+
+/// Writes keys.
+pub(super) fn write_secrets<S: Serializer>(keys: &[Secret], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(keys.iter().map(Secret::reveal))
 }
 
 /// Writes a path; TOML has no bytes, so one that is not UTF-8 loses what cannot be shown.

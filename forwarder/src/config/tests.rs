@@ -25,11 +25,17 @@ fn the_commented_file_is_the_default() {
 
 #[test]
 fn the_commented_file_has_every_key_and_no_other() {
-    let text =
-        EVERY_KEY.replace("\n#pid = ", "\npid = ").replace("\n#resolver = ", "\nresolver = ");
+    let shown =
+        |text: String, key: &str| text.replace(&format!("\n#{key} = "), &format!("\n{key} = "));
+    let text = ["pid", "resolver", "backend"].into_iter().fold(EVERY_KEY.to_owned(), shown);
+    let mut want = Config {
+        pid: Some("/run/forwarder.pid".into()),
+        resolver: "127.0.0.1:53".parse().ok(),
+        ..Config::default()
+    };
+    want.vhosts[0].forward.backend = "http://127.0.0.1:8085/api/v1/forward".parse().ok();
     let config = toml(&text);
-    let (pid, resolver) = (Some("/run/forwarder.pid".into()), "127.0.0.1:53".parse().ok());
-    assert_eq!(config, Config { pid, resolver, ..Config::default() });
+    assert_eq!(config, want);
 
     let file: toml::Table = toml::from_str(&text).expect("TOML");
     let mut schema: toml::Table = toml::from_str(&config.to_toml()).expect("TOML");
@@ -299,6 +305,12 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                     .iter()
                     .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
                     .collect(),
+                backend: hosts.iter().next().map(|host| {
+                    format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
+                }),
+                backend_timeout: a,
+                backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
+                backend_interval: c,
                 connect_timeout: d,
                 retry_min: c,
                 retry_max: a,
@@ -319,6 +331,37 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                         param: on.then_some(false),
                     })
                     .collect(),
+            },
+            hooks: Hooks {
+                enabled: on,
+                on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
+                on_play: vec![
+                    "http://[::1]/".parse().expect("a URL"),
+                    "http://h/".parse().expect("a URL"),
+                ],
+                timeout: d,
+                on_failure: if on { OnFailure::Allow } else { OnFailure::Refuse },
+                ..Hooks::default()
+            },
+            security: Security {
+                enabled: on,
+                allow_publish: vec!["all".parse().expect("a network")],
+                deny_play: vec![
+                    "10.1.0.0/16".parse().expect("a network"),
+                    "2001:db8::/33".parse().expect("a network"),
+                ],
+                ..Security::default()
+            },
+            refer: Refer {
+                enabled: on,
+                play: vec!["a.example".parse().expect("a domain")],
+                ..Refer::default()
+            },
+            tokens: Tokens {
+                publish: on,
+                play: on,
+                secret: vec!["0123456789abcdef-._~".parse().expect("a key")],
+                ..Tokens::default()
             },
             edge: Edge {
                 enabled: on,

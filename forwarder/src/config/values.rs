@@ -4,12 +4,13 @@
 //! place around it.
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use super::error::near_miss;
-use super::{Destination, ForwardTarget};
+use super::{Destination, Domain, ForwardTarget, HttpUrl, Network, Secret};
 
 /// Smallest chunk size to send; SRS has the same bounds.
 pub(super) const CHUNK_SIZE_MIN: i64 = 128;
@@ -41,7 +42,7 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 // === text to value ===
 
 /// `"3s"`, `"350ms"`, `"10m"`: a whole number and one unit.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let nanos: u64 = match unit {
         "ns" => 1,
@@ -221,6 +222,34 @@ impl Repeatable for SocketAddr {
 }
 
 impl Repeatable for Destination {
+    fn may_repeat(&self) -> bool {
+        false
+    }
+}
+
+/// What a list may hold that is read and written as text.
+pub(super) trait Listed: FromStr<Err: fmt::Display> + PartialEq + fmt::Display {
+    /// What it is, with its article.
+    const WHAT: &str;
+}
+
+impl Listed for HttpUrl {
+    const WHAT: &str = "a backend's URL";
+}
+
+impl Listed for Network {
+    const WHAT: &str = "an address or network";
+}
+
+impl Listed for Domain {
+    const WHAT: &str = "a domain";
+}
+
+impl Listed for Secret {
+    const WHAT: &str = "a key";
+}
+
+impl<T: Listed> Repeatable for T {
     fn may_repeat(&self) -> bool {
         false
     }

@@ -101,6 +101,11 @@ impl Client {
         Self { shard: Rc::clone(shard), fd, facts }
     }
 
+    /// Its number.
+    pub(super) fn id(&self) -> u64 {
+        self.facts.id
+    }
+
     /// What it said in `connect`.
     pub(super) fn connected(&self, request: &Arc<ConnectRequest>) {
         *self.facts.connect.borrow_mut() = Some(Arc::clone(request));

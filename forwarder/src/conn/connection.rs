@@ -1,9 +1,11 @@
 //! One client's connection: drives its session, publishes into the hub, plays from it.
 
+mod admission;
 mod asking;
 mod encoder;
 mod leaving;
 mod legged;
+mod naming;
 mod publishing;
 mod role;
 mod vhost;
@@ -16,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use admission::{Entry, Tickets};
 use role::Role;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
@@ -34,7 +37,7 @@ use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
 use crate::rtmp::session::{ConnectRequest, PlayRequest, ServerEvent, ServerSession, SessionError};
-use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, UrlError, escaped};
+use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, escaped};
 use crate::splice;
 
 /// Serves one accepted socket to its end, and says in one line what it was.
@@ -60,6 +63,7 @@ struct Connection {
     /// If it can be asked to go elsewhere.
     movable: Option<Movable>,
     role: Role,
+    tickets: Tickets,
     /// Bytes of the session that the socket did not take yet.
     out: Vec<u8>,
     /// More of them than this, and the peer is closed.
@@ -91,6 +95,7 @@ impl Connection {
             connect: None,
             movable: None,
             role: Role::None,
+            tickets: Tickets::default(),
             out: Vec::new(),
             most_out: MAX_OUT,
             out_blocked_since: None,
@@ -108,6 +113,7 @@ impl Connection {
         let mut next_stage = pin!(Stage::Players.token(&shard).cancelled());
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
+            self.leave();
             self.send()?;
             self.sooner(timer.as_mut());
             let io = Rc::clone(&self.io);
@@ -184,7 +190,7 @@ impl Connection {
             match event {
                 ServerEvent::Media(media) => self.role.append(&media, now)?,
                 ServerEvent::Connect(request) => self.on_connect(request, now),
-                ServerEvent::Publish(request) => self.on_publish(&request, now),
+                ServerEvent::Publish(request) => self.on_publish(&request, now)?,
                 ServerEvent::Play(request) => self.on_play(&request, now)?,
                 ServerEvent::Unpublish(msid) | ServerEvent::StopPlay(msid) => {
                     self.on_stop_role(msid)?;
@@ -227,40 +233,7 @@ impl Connection {
         self.connect = Some(request);
     }
 
-    /// The stream a client names, in a vhost that is served here.
-    fn resolve(&self, stream: &str) -> Result<(StreamKey, String, Vhost), String> {
-        let connect = self.connect.as_ref().ok_or("connect first")?;
-        let request = Request::resolve(&connect.tc_url, &connect.app, stream)
-            .map_err(|error: UrlError| error.to_string())?;
-        let config = self.shard.context().config();
-        let vhost = config.vhost(&request.vhost).ok_or("no such vhost")?;
-        // A forwarder names the vhost where a client cannot have written it.
-        if connect.forwarder.is_some()
-            && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")
-            && named.vhost != request.vhost
-        {
-            return Err("a forwarder's stream in another vhost".into());
-        }
-        let key = StreamKey::new(&vhost.name, &request.app, &request.stream)
-            .map_err(|error| error.to_string())?;
-        Ok((key, request.param, vhost.clone()))
-    }
-
     // Publishing: see `publishing`.
-
-    /// The servers this publish came through, or this player stands for, if it may come here.
-    fn path(&self) -> Result<Vec<String>, &'static str> {
-        let forwarder = self.connect.as_ref().and_then(|connect| connect.forwarder.as_ref());
-        let Some((ids, _)) = forwarder else { return Ok(Vec::new()) };
-        let path: Vec<String> = ids.split(',').map(str::to_owned).collect();
-        if path.len() > MAX_HOPS || path.iter().any(|id| id.len() > MAX_ID_BYTES) {
-            return Err("forwarded too often");
-        }
-        if path.contains(&self.shard.context().instance) {
-            return Err("forward loop");
-        }
-        Ok(path)
-    }
 
     // Playing.
 
@@ -276,11 +249,14 @@ impl Connection {
         // A player may ask again, as with a playlist.
         self.stop_playing()?;
         match self.resolve(&request.stream) {
-            Ok(resolved) if resolved.2.edge.enabled => self.ask_play(request, resolved, false, now),
-            Ok((key, _, vhost)) => return self.begin_play(request, key, &vhost, None, now),
-            Err(why) => self.refuse(request.msid, PLAY_FAILED, &why, now),
+            Ok((key, param, vhost)) => {
+                self.admit(Entry::Play { key, param, vhost, request: request.clone() }, now)
+            }
+            Err(why) => {
+                self.refuse(request.msid, PLAY_FAILED, &why, now);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn begin_play(
@@ -358,6 +334,10 @@ impl Connection {
             let description = escaped(description);
             warn!(peer = %self.peer, code, %description, unsaid, "refused");
         }
+        self.turn_away(msid, code, description, now);
+    }
+
+    fn turn_away(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
         // Its clock may stand where the peer was heard last; what is late shows when the timer fires.
         _ = self.session.handle_timeout(now);
         self.session.reject(msid, code, description);
@@ -459,6 +439,7 @@ impl Connection {
         }
         match &mut self.role {
             Role::None
+            | Role::AskedHooks { .. }
             | Role::AskedPublish { .. }
             | Role::Carried { .. }
             | Role::AskedPlay { .. }
@@ -494,6 +475,7 @@ impl Connection {
     fn deadline(&self) -> Instant {
         let role = match &self.role {
             Role::None
+            | Role::AskedHooks { .. }
             | Role::AskedPublish { .. }
             | Role::Carried { .. }
             | Role::AskedPlay { .. }
@@ -535,7 +517,9 @@ impl Connection {
         if end.is_stuck() {
             abandon(&self.io);
         }
+        self.count_moved();
         self.role = Role::None;
+        self.leave();
         self.log(end, began);
     }
 
@@ -585,7 +569,3 @@ const END_LINGER: Duration = Duration::from_millis(500);
 
 /// Without any deadline a connection looks around so often.
 const IDLE_LOOK: Duration = Duration::from_secs(30);
-
-/// Loop guard: servers a stream may come through, and the length of an id.
-const MAX_HOPS: usize = 4;
-const MAX_ID_BYTES: usize = 64;

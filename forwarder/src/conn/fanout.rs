@@ -6,8 +6,7 @@
 //! then.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -73,9 +72,8 @@ impl Wake for LaneWake {
 pub(super) struct Fanout {
     pub(super) inbox: Arc<Inbox>,
     lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
-    /// Turns that lanes have planned, the next one first; those that a pass came before are in it
-    /// until they would be due.
-    planned: RefCell<BinaryHeap<Reverse<(Instant, LaneId)>>>,
+    /// Turns that lanes have planned, one of each at most.
+    planned: RefCell<BTreeSet<(Instant, LaneId)>>,
     broadcast: Rc<RefCell<Broadcast>>,
 }
 
@@ -99,6 +97,7 @@ impl Fanout {
             return lane;
         }
         lanes.retain(|_, lane| lane.strong_count() > 0);
+        self.planned.borrow_mut().retain(|(_, id)| lanes.contains_key(id));
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
         let lane = Rc::new(Lane::new(context, stream, pace, &self.broadcast, wake));
         lanes.insert(id, Rc::downgrade(&lane));
@@ -124,7 +123,7 @@ impl Fanout {
     pub(super) async fn run(self: Rc<Self>) {
         let mut timer = pin!(sleep_until(Instant::now().into()));
         loop {
-            let next = self.next_planned().map(|(due, ..)| due);
+            let next = self.next_planned().map(|(due, _)| due);
             if let Some(due) = next.map(Into::into).filter(|due| *due != timer.deadline()) {
                 timer.as_mut().reset(due);
             }
@@ -141,16 +140,9 @@ impl Fanout {
         }
     }
 
-    /// When the next turn is to come that is still wanted.
-    fn next_planned(&self) -> Option<(Instant, LaneId, Rc<Lane>)> {
-        let mut planned = self.planned.borrow_mut();
-        loop {
-            let Reverse((due, id)) = *planned.peek()?;
-            if let Some(lane) = self.find(id).filter(|lane| lane.plans(due)) {
-                return Some((due, id, lane));
-            }
-            planned.pop();
-        }
+    /// The next turn that is planned.
+    fn next_planned(&self) -> Option<(Instant, LaneId)> {
+        self.planned.borrow().first().copied()
     }
 
     /// Passes over the lanes that have something. Also before a single subscriber is sent what may be
@@ -158,23 +150,28 @@ impl Fanout {
     /// that all others wait for.
     fn take_turns(&self) {
         for id in self.inbox.take() {
-            let Some(lane) = self.find(id) else { continue };
-            self.take_turn(id, &lane, lane.turn(Instant::now()));
+            self.take_turn(id, |lane| lane.turn(Instant::now()));
         }
         let now = Instant::now();
-        while let Some((due, id, lane)) = self.next_planned().filter(|(due, ..)| *due <= now) {
-            self.planned.borrow_mut().pop();
-            self.take_turn(id, &lane, lane.planned_turn(due, now));
+        while let Some((_, id)) = self.next_planned().filter(|(due, _)| *due <= now) {
+            // It is not there any more if its lane is not.
+            self.planned.borrow_mut().pop_first();
+            self.take_turn(id, |lane| lane.planned_turn(now));
         }
     }
 
-    fn take_turn(&self, id: LaneId, lane: &Lane, turn: Turn) {
-        let planned = match turn {
-            Turn::Pass => lane.pass(),
-            Turn::Later(due) => Some(due),
-            Turn::Nothing => None,
-        };
-        self.planned.borrow_mut().extend(planned.map(|due| Reverse((due, id))));
+    fn take_turn(&self, id: LaneId, turn: impl FnOnce(&Lane) -> Turn) {
+        let Some(lane) = self.find(id) else { return };
+        let before = lane.planned();
+        if turn(&lane) == Turn::Pass {
+            lane.pass();
+        }
+        let after = lane.planned();
+        let mut planned = self.planned.borrow_mut();
+        if let Some(before) = before.filter(|before| after != Some(*before)) {
+            planned.remove(&(before, id));
+        }
+        planned.extend(after.map(|after| (after, id)));
     }
 }
 

@@ -56,11 +56,9 @@ impl Lane {
         }
     }
 
-    /// What to do now that the turn planned for `due` has come.
-    pub(super) fn planned_turn(&self, due: Instant, now: Instant) -> Turn {
-        if self.plans(due) {
-            self.planned.set(None);
-        }
+    /// What to do now that the planned turn has come.
+    pub(super) fn planned_turn(&self, now: Instant) -> Turn {
+        self.planned.set(None);
         let mut view = self.view.borrow_mut();
         // From here on audio wakes us again, and what came before is seen.
         view.set_patient(false);
@@ -101,14 +99,14 @@ impl Lane {
         Some(view.arrived(self.passed.get())? + self.pace.hold)
     }
 
-    /// Whether a turn is to come at `due`: it was planned, and no pass has come before it.
-    pub(super) fn plans(&self, due: Instant) -> bool {
-        self.planned.get() == Some(due)
+    /// When another turn is to come whether it is woken or not.
+    pub(super) fn planned(&self) -> Option<Instant> {
+        self.planned.get()
     }
 
-    /// Writes to everyone what there is. If audio that comes next may wait, it wakes nobody, and the
-    /// next turn is to come at the time that is returned.
-    pub(super) fn pass(&self) -> Option<Instant> {
+    /// Writes to everyone what there is. If audio that comes next may wait, it wakes nobody, and
+    /// another turn is planned.
+    pub(super) fn pass(&self) {
         let now = Instant::now();
         self.last_pass.set(Some(now));
         let mut view = self.view.borrow_mut();
@@ -119,7 +117,6 @@ impl Lane {
         self.passed.set(view.head());
         let sent = self.crowd.borrow_mut().pass(&mut view, &mut self.broadcast.borrow_mut(), now);
         self.count(&view, sent);
-        self.planned.get()
     }
 
     pub(super) fn count(&self, view: &View, sent: Sent) {
@@ -174,13 +171,14 @@ mod tests {
         let (lane, _publisher) = lane(Pace { floor, hold: Duration::ZERO });
         let now = Instant::now();
         assert_eq!(lane.turn(now), Turn::Pass);
-        assert_eq!(lane.pass(), None);
+        lane.pass();
+        assert_eq!(lane.planned(), None);
         let due = lane.last_pass.get().unwrap() + floor;
         assert_eq!(lane.turn(now), Turn::Later(due));
-        assert!(lane.plans(due));
+        assert_eq!(lane.planned(), Some(due));
         assert_eq!(lane.turn(now), Turn::Nothing);
         lane.pass();
-        assert!(!lane.plans(due), "a pass came before");
+        assert_eq!(lane.planned(), None, "a pass came before");
     }
 
     /// When audio is out that was put in between `before` and now.
@@ -196,7 +194,8 @@ mod tests {
         let hold = Duration::from_secs(3600);
         let (lane, mut publisher) = lane(Pace { floor: Duration::ZERO, hold });
         assert_eq!(lane.turn(Instant::now()), Turn::Pass);
-        assert_eq!(lane.pass(), None);
+        lane.pass();
+        assert_eq!(lane.planned(), None);
         put(&mut publisher, MediaKind::Audio, 200);
         assert_eq!(lane.turn(Instant::now()), Turn::Pass, "there is no video");
         put(&mut publisher, MediaKind::Video, 2000);
@@ -230,14 +229,15 @@ mod tests {
         };
         assert_eq!(put(MediaKind::Video, 2000), 1);
         assert_eq!(lane.turn(Instant::now()), Turn::Pass);
-        let first = lane.pass().unwrap();
+        lane.pass();
         let before = Instant::now();
         assert_eq!(put(MediaKind::Audio, 200), 0);
-        let due = assert_held(lane.planned_turn(first, before), before, hold);
+        let due = assert_held(lane.planned_turn(before), before, hold);
         assert_eq!(put(MediaKind::Audio, 200), 0);
-        assert_eq!(lane.planned_turn(due, due), Turn::Pass);
-        let next = lane.pass().unwrap();
-        assert_eq!(lane.planned_turn(next, next), Turn::Nothing, "nobody says anything");
+        assert_eq!(lane.planned_turn(due), Turn::Pass);
+        lane.pass();
+        let next = lane.planned().unwrap();
+        assert_eq!(lane.planned_turn(next), Turn::Nothing, "nobody says anything");
         assert_eq!(put(MediaKind::Audio, 200), 1, "and nothing is planned any more");
         assert!(matches!(lane.turn(Instant::now()), Turn::Later(_)));
         assert_eq!(put(MediaKind::Audio, 200), 0);
@@ -260,6 +260,6 @@ mod tests {
         lane.pass();
         let before = Instant::now();
         put(&mut publisher, MediaKind::Audio, 200);
-        assert_held(lane.planned_turn(due, due), before, hold);
+        assert_held(lane.planned_turn(due), before, hold);
     }
 }

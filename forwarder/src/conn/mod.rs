@@ -16,6 +16,7 @@ mod legged;
 mod listener;
 mod play;
 mod read;
+mod refusals;
 #[expect(unsafe_code, reason = "the kernel is given the address of what it shall send")]
 mod ring;
 mod secure;
@@ -27,9 +28,9 @@ mod taking;
 mod tests;
 mod upstream;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,7 @@ pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, bind};
 pub use read::read_some;
+pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
 pub use socket::{SendBounds, tune_outgoing, warn_of_send_bounds};
 pub use subscriber::{State as SubscriberState, SubscriberOptions};
@@ -49,8 +51,11 @@ pub use upstream::{
 };
 
 use crate::config::{Config, Live, Second, Vhost};
+use crate::hooks::Hooks;
 use crate::hub::{self, Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
+use crate::status::srs::Identity;
+use crate::telemetry::Noise;
 use crate::tls::Tls;
 
 /// What every part of the process shares.
@@ -60,6 +65,8 @@ pub struct Context {
     pub live: Live,
     /// The streams.
     pub hub: Arc<Hub>,
+    /// Publishers that may be sent away after they were accepted.
+    pub refusals: Refusals,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
@@ -68,6 +75,10 @@ pub struct Context {
     pub tls: Tls,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
+    /// Our names for others, as SRS has them.
+    pub identity: Identity,
+    /// Calls the backends that are asked for clients.
+    pub hooks: Arc<Hooks>,
     /// Counters since start.
     pub totals: Totals,
     /// Cancelled when the process shall stop gracefully.
@@ -76,7 +87,7 @@ pub struct Context {
     pub leaving: Leaving,
     /// When the process started.
     pub started: Instant,
-    noise: Mutex<(Option<Instant>, u32)>,
+    noise: Noise,
 }
 
 /// Counters of the process. What is received is counted by shards ([`Gauges`]).
@@ -86,6 +97,7 @@ pub struct Totals {
     pub open: AtomicUsize,
     pub connections: AtomicU64,
     pub refused: AtomicU64,
+    pub denied: AtomicU64,
     pub errors: AtomicU64,
     pub tls_connections: AtomicU64,
     pub tls_failures: AtomicU64,
@@ -101,11 +113,15 @@ impl Context {
 
     /// A context for `config`.
     pub fn with_splice(config: Config, splice: Splice) -> Self {
+        let identity = Identity::draw();
         let stop = CancellationToken::new();
         Self {
+            hooks: Arc::new(Hooks::new(identity.clone())),
+            identity,
             splice: Arc::new(splice),
             live: Live::new(config),
             hub: Arc::default(),
+            refusals: Refusals::default(),
             upstream: Upstream::default(),
             tls: Tls::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
@@ -113,7 +129,7 @@ impl Context {
             leaving: Leaving::before(&stop),
             stop,
             started: Instant::now(),
-            noise: Mutex::default(),
+            noise: Noise::default(),
         }
     }
 
@@ -125,15 +141,7 @@ impl Context {
     /// Whether one more line about a misbehaving peer may be logged this second. A flood of bad
     /// connections must not become a flood of lines; `Some(n)`: n lines were left out before this.
     pub(crate) fn may_complain(&self, now: Instant) -> Option<u32> {
-        let mut noise = self.noise.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, n) = &mut *noise;
-        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
-        {
-            *since = Some(now);
-            return Some(std::mem::replace(n, 1).saturating_sub(COMPLAINTS_PER_SECOND));
-        }
-        *n += 1;
-        (*n <= COMPLAINTS_PER_SECOND).then_some(0)
+        self.noise.may_make(now)
     }
 }
 
@@ -163,6 +171,3 @@ fn publish_rules(vhost: &Vhost) -> hub::Rules {
     };
     hub::Rules { second, standbys: publish.standbys, switch_after: publish.switch_after }
 }
-
-/// Most lines a second about peers that misbehave.
-const COMPLAINTS_PER_SECOND: u32 = 20;

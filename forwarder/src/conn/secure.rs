@@ -21,8 +21,9 @@ pub(super) async fn serve(shard: Rc<Shard>, wire: TcpStream, peer: SocketAddr) {
     if let Err(error) = tune_accepted(&wire, DEAD_AFTER) {
         return info!(%peer, %error, "connection lost");
     }
+    let within = context.config().rtmps.handshake_timeout;
     let agreed = tokio::select! {
-        agreed = context.tls.accept(wire, context.config().rtmps.handshake_timeout) => agreed,
+        agreed = context.tls.accept(wire, within) => agreed,
         () = shard.stop().cancelled() => return,
     };
     match agreed {

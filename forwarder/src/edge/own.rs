@@ -378,6 +378,10 @@ impl Carrier {
             if left.is_zero() {
                 return Err(News::Stuck);
             }
+            // Who is slow may take its time, but not beyond its connection.
+            if self.orders.is_closed() {
+                return Err(News::Gone(None));
+            }
             let look = left.min(self.write_timeout / LOOKS);
             let ready = timeout(look, self.io.writable()).await;
             ready.unwrap_or(Ok(())).map_err(|error| News::Gone(Some(error)))?;
@@ -475,8 +479,8 @@ mod tests {
 
     use super::*;
 
-    /// A player whose socket is full, and its end.
-    async fn full(write_timeout: Duration) -> (Carrier, TcpStream, usize) {
+    /// A player whose socket is full, its end, its connection, and what it was sent.
+    async fn full(write_timeout: Duration) -> (Carrier, TcpStream, mpsc::Sender<Order>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // As on a network: with the MSS of loopback, small windows close for long.
         SockRef::from(&listener).set_tcp_mss(1400).unwrap();
@@ -491,16 +495,16 @@ mod tests {
         } {
             sent += n;
         }
-        let (orders, heard) = (mpsc::channel(1).1, Vec::new());
+        let ((connection, orders), heard) = (mpsc::channel(1), Vec::new());
         let (io, wishes, moved) = (Rc::new(io), Wishes::PLAIN, (0, 0));
         let chunk_size = 128;
         let carrier = Carrier { io, write_timeout, orders, chunk_size, heard, wishes, moved };
-        (carrier, player, sent)
+        (carrier, player, connection, sent)
     }
 
     #[tokio::test]
     async fn a_player_that_takes_little_at_a_time_is_not_stuck() {
-        let (carrier, mut player, sent) = full(Duration::from_secs(1)).await;
+        let (carrier, mut player, _connection, sent) = full(Duration::from_secs(1)).await;
         let mut got = Vec::new();
         let read = async {
             let slow_until = Instant::now() + 2 * carrier.write_timeout;
@@ -526,7 +530,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_player_that_takes_nothing_is_stuck() {
-        let (carrier, _player, _) = full(Duration::from_millis(200)).await;
+        let (carrier, _player, _connection, _) = full(Duration::from_millis(200)).await;
         assert!(matches!(carrier.write(vec![2; 3]).await, Err(News::Stuck)));
+    }
+
+    #[tokio::test]
+    async fn nobody_writes_for_a_connection_that_is_over() {
+        let (carrier, _player, connection, _) = full(Duration::from_secs(3600)).await;
+        drop(connection);
+        assert!(matches!(carrier.write(vec![2; 3]).await, Err(News::Gone(None))));
     }
 }

@@ -185,8 +185,9 @@ impl Relay {
         stream: &Arc<Stream>,
         origin: &Destination,
     ) -> Result<(), Failure> {
+        let (within, hung) = (self.vhost.edge.connect_timeout, self.vhost.forward.hung_timeout);
         let io = tokio::select! {
-            dialled = dial(shard, origin, self.vhost.edge.connect_timeout, self.vhost.forward.hung_timeout) => dialled?,
+            dialled = dial(shard, origin, within, hung) => dialled?,
             () = self.leave.cancelled() => return Ok(()),
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
         };

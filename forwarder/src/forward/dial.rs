@@ -20,27 +20,40 @@ pub(crate) async fn dial(
     within: Duration,
     dead_after: Duration,
 ) -> Result<TcpStream, Failure> {
-    let addresses: Vec<SocketAddr> = match timeout(within, lookup_host((&*to.host, to.port))).await
-    {
-        Ok(found) => found.map_err(|error| Failure::new(format!("look-up: {error}")))?.collect(),
-        Err(_) => return Err(Failure::new("look-up: no answer in time")),
-    };
     let mut last = Failure::new("look-up: no address");
-    for address in addresses {
-        let connected = match timeout(within, TcpStream::connect(address)).await {
-            Ok(Ok(io)) => {
-                tune_outgoing(&io, dead_after)?;
-                secure(shard, to, io, within).await
-            }
-            Ok(Err(error)) => Err(Failure::connect(&error)),
-            Err(_) => Err(Failure::new("connect: no answer in time")),
-        };
-        match connected {
+    for address in look_up(to, within).await? {
+        match dial_at(shard, to, address, within, dead_after).await {
             Ok(io) => return Ok(io),
             Err(failure) => last = failure,
         }
     }
     Err(last)
+}
+
+/// As [`dial`], of one address that `to` is known to have.
+pub(super) async fn dial_at(
+    shard: &Shard,
+    to: &Destination,
+    address: SocketAddr,
+    within: Duration,
+    dead_after: Duration,
+) -> Result<TcpStream, Failure> {
+    match timeout(within, TcpStream::connect(address)).await {
+        Ok(Ok(io)) => {
+            tune_outgoing(&io, dead_after)?;
+            secure(shard, to, io, within).await
+        }
+        Ok(Err(error)) => Err(Failure::connect(&error)),
+        Err(_) => Err(Failure::new("connect: no answer in time")),
+    }
+}
+
+async fn look_up(to: &Destination, within: Duration) -> Result<Vec<SocketAddr>, Failure> {
+    match timeout(within, lookup_host((&*to.host, to.port))).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(error)) => Err(Failure::new(format!("look-up: {error}"))),
+        Err(_) => Err(Failure::new("look-up: no answer in time")),
+    }
 }
 
 /// What speaks RTMP to `to`: `io` itself, or our end of what is in its TLS.
@@ -54,7 +67,8 @@ async fn secure(
         return Ok(io);
     }
     let context = shard.context();
-    let known = &context.config().tls;
+    let config = context.config();
+    let known = &config.tls;
     let target =
         Target { host: &to.host, ca: known.ca.as_deref(), verify: !known.insecure.contains(to) };
     match context.tls.connect(io, target, within).await {

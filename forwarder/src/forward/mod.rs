@@ -3,6 +3,7 @@
 //! A destination is a player that we dial: once it said Publish.Start its socket is a subscriber of
 //! the stream like any other. What fails here never reaches the publisher or another destination.
 
+mod backend;
 mod backoff;
 mod dial;
 mod discovery;
@@ -17,11 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::config::{Destination, Forward};
+use crate::config::{BackendFailure, Config, Destination, Forward, ForwardTarget};
 use crate::conn::{Context, Shards};
 use crate::hub::{Phase, Stream};
-use crate::status::NameStatus;
+use crate::status::{BackendStatus, NameStatus};
 
+use backend::{Backends, Question};
 use discovery::{Discovery, Name};
 use place::Place;
 
@@ -50,6 +52,7 @@ pub struct Forwards {
     /// Each stream to each destination.
     pub registry: Arc<Registry>,
     discovery: Discovery,
+    backends: Backends,
     /// Rung when a look at all streams is worth it.
     changed: Arc<Notify>,
 }
@@ -59,12 +62,31 @@ impl Forwards {
     pub fn new(context: &Arc<Context>) -> Self {
         let changed = Arc::<Notify>::default();
         let discovery = Discovery::new(Arc::clone(context), Arc::clone(&changed));
-        Self { registry: Arc::default(), discovery, changed }
+        let backends = Backends::new(Arc::clone(context), Arc::clone(&changed));
+        Self { registry: Arc::default(), discovery, backends, changed }
     }
 
-    /// Has names looked up at once; how many.
-    pub fn refresh(&self) -> usize {
-        self.discovery.refresh()
+    /// Asks nobody any more.
+    fn rest(&self) {
+        self.discovery.follow(&HashSet::new());
+        self.backends.follow(Vec::new());
+    }
+
+    /// Has backends asked at once where the streams called `stream` go, or all, and then names looked
+    /// up too; how many.
+    pub fn refresh(&self, stream: Option<&str>) -> usize {
+        let names = if stream.is_none() { self.discovery.refresh() } else { 0 };
+        names + self.backends.refresh(stream)
+    }
+
+    /// The streams whose backends are asked.
+    pub fn backends(&self) -> Vec<BackendStatus> {
+        self.backends.status()
+    }
+
+    /// Questions to backends without an answer.
+    pub fn backend_failures(&self) -> u64 {
+        self.backends.failures()
     }
 
     /// The names that destinations are found by.
@@ -90,7 +112,7 @@ impl Supervisor {
             configs.mark_unchanged();
             self.reconcile().await;
             tokio::select! {
-                () = stop.cancelled() => return self.shared.discovery.follow(&HashSet::new()),
+                () = stop.cancelled() => return self.shared.rest(),
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = configs.changed() => if changed.is_err() { return },
                 () = self.shared.changed.notified() => {}
@@ -102,40 +124,69 @@ impl Supervisor {
         let registry = &self.shared.registry;
         registry.forget_done();
         let config = self.context.config();
-        let forwards = config.vhosts.iter().filter(|vhost| vhost.enabled && vhost.forward.enabled);
-        let names = forwards.flat_map(|vhost| vhost.forward.targets()).filter_map(Name::of);
-        self.shared.discovery.follow(&names.collect());
-        for stream in self.context.hub.list() {
-            if !matches!(stream.phase(), Phase::Live | Phase::Grace(_)) {
+        let mut streams = self.context.hub.list();
+        streams.retain(|stream| matches!(stream.phase(), Phase::Live | Phase::Grace(_)));
+        self.follow(&config, &streams);
+        for stream in &streams {
+            let Some(forward) = forward_of(&config, stream) else {
+                registry.keep(stream, &[]);
                 continue;
-            }
-            let vhost = config.vhost(stream.key().vhost());
-            let forward = vhost.map(|vhost| &vhost.forward).filter(|forward| forward.enabled);
-            let places = forward.map_or_else(Vec::new, |forward| self.places(&stream, forward));
-            registry.keep(&stream, &places);
-            if let Some(forward) = forward {
-                for place in places {
-                    self.start(&stream, place, forward).await;
-                }
+            };
+            let places = self.places(stream, forward);
+            registry.keep(stream, &places);
+            for place in places {
+                self.start(stream, place, forward).await;
             }
         }
     }
 
+    /// Has backends asked and names looked up: those that are needed, and no others.
+    fn follow(&self, config: &Config, streams: &[Arc<Stream>]) {
+        let questions = streams.iter().filter_map(|stream| {
+            let (backend, source) = (forward_of(config, stream)?.asks()?, stream.source());
+            // What another server forwards to us was asked for there. A backend that names us would
+            // be asked again and again.
+            let is_ours = source.path.is_empty();
+            is_ours.then(|| (Arc::clone(stream), Question { backend, source }))
+        });
+        self.shared.backends.follow(questions.collect());
+        let forwards = config.vhosts.iter().filter(|vhost| vhost.enabled && vhost.forward.enabled);
+        let configured = forwards.flat_map(|vhost| vhost.forward.targets()).filter_map(Name::of);
+        let mut names: HashSet<Name> = configured.collect();
+        names.extend(self.shared.backends.all_targets().iter().filter_map(Name::of));
+        self.shared.discovery.follow(&names);
+    }
+
     /// Where `stream` shall go.
-    fn places(&self, stream: &Stream, forward: &Forward) -> Vec<Place> {
+    fn places(&self, stream: &Arc<Stream>, forward: &Forward) -> Vec<Place> {
         let mut places = Vec::new();
+        let asked = forward.asks().filter(|_| stream.source().path.is_empty());
+        let answer = self.shared.backends.targets(stream);
+        if asked.is_some_and(|it| it.failure == BackendFailure::Refuse) && answer.is_none() {
+            return places;
+        }
         for (target, pass_param) in forward.of(stream.key()) {
-            let url = &target.url;
-            match Name::of(target) {
-                None => places.push(Place::fixed(url, pass_param)),
-                Some(name) => {
-                    let found = self.shared.discovery.found(&name);
-                    let found = found.iter().map(|it| Place::found(url, pass_param, it, &name));
-                    places.extend(found);
-                }
-            }
+            self.add_places(target, pass_param, "", &mut places);
+        }
+        for target in answer.iter().flatten() {
+            self.add_places(target, target.url.passes_param(), "backend", &mut places);
         }
         places
+    }
+
+    fn add_places(
+        &self,
+        target: &ForwardTarget,
+        pass_param: bool,
+        found_by: &str,
+        places: &mut Vec<Place>,
+    ) {
+        let url = &target.url;
+        let Some(name) = Name::of(target) else {
+            return places.push(Place::fixed(url, pass_param, found_by));
+        };
+        let found = self.shared.discovery.found(&name);
+        places.extend(found.iter().map(|it| Place::found(url, pass_param, it, &name)));
     }
 
     async fn start(&self, stream: &Arc<Stream>, place: Place, forward: &Forward) {
@@ -161,4 +212,10 @@ impl Supervisor {
         health.retain(|_, health| Arc::strong_count(health) > 1);
         Arc::clone(health.entry(destination.clone()).or_default())
     }
+}
+
+/// How `stream` is forwarded, if it is.
+fn forward_of<'a>(config: &'a Config, stream: &Stream) -> Option<&'a Forward> {
+    let vhost = config.vhost(stream.key().vhost())?;
+    Some(&vhost.forward).filter(|forward| forward.enabled)
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::backoff::{Backoff, Health};
-use super::dial::dial;
+use super::dial::{dial, dial_at};
 use super::leg::{Failure, Leg, Route};
 use super::place::Place;
 use super::status::{Entry, State};
@@ -76,7 +77,7 @@ impl Task {
         let names = self.place.names(key, &source.param);
         let names = names.map_err(|error| Failure::new(format!("its URL: {error}")))?;
         let io = tokio::select! {
-            dialled = dial(shard, &self.place.url.at, self.forward.connect_timeout, self.forward.hung_timeout) => dialled?,
+            dialled = self.dial(shard) => dialled?,
             () = shard.context().stop.cancelled() => return Err(Failure::new("stopping")),
             () = self.entry.drain.cancelled() => return Ok(()),
         };
@@ -96,6 +97,15 @@ impl Task {
         })
         .await
         .map_err(|failure| Failure { why: told.without_secrets(&failure.why), ..failure })
+    }
+
+    async fn dial(&self, shard: &Shard) -> Result<TcpStream, Failure> {
+        let (to, address) = self.place.dialled();
+        let Forward { connect_timeout, hung_timeout, .. } = self.forward;
+        match address {
+            Some(address) => dial_at(shard, &to, address, connect_timeout, hung_timeout).await,
+            None => dial(shard, &to, connect_timeout, hung_timeout).await,
+        }
     }
 
     /// Says that it failed, once and then at intervals.

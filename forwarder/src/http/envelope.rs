@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Serialize;
+
+use crate::status::srs::Identity;
 
 /// SRS's answer around what was asked for.
 #[derive(Serialize)]
@@ -37,18 +38,10 @@ pub(super) fn refusal(status: StatusCode) -> (StatusCode, Json<Refusal>) {
     (status, Json(Refusal { code: status.as_u16(), error }))
 }
 
-/// Ids in the form of SRS's, drawn at each start.
-pub(super) struct Identity {
-    server: String,
-    service: String,
-}
+/// Puts it around.
+pub(super) struct Stationery(pub(super) Identity);
 
-impl Identity {
-    pub(super) fn draw() -> Self {
-        let draw = |n| Alphanumeric.sample_string(&mut rand::rng(), n).to_lowercase();
-        Self { server: format!("vid-{}", draw(7)), service: draw(8) }
-    }
-
+impl Stationery {
     /// Fine.
     pub(super) fn answer<T>(&self, body: T) -> Json<Envelope<T>> {
         self.wrap(0, body)
@@ -62,8 +55,8 @@ impl Identity {
     fn wrap<T>(&self, code: u32, body: T) -> Json<Envelope<T>> {
         Json(Envelope {
             code,
-            server: self.server.clone(),
-            service: self.service.clone(),
+            server: self.0.server.clone(),
+            service: self.0.service.clone(),
             pid: std::process::id().to_string(),
             body,
         })

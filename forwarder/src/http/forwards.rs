@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::clients::permit;
 use super::{Api, Facts, Peer};
-use crate::status::{ForwardStatus, NameStatus, Snapshot};
+use crate::status::{BackendStatus, ForwardStatus, NameStatus, Snapshot};
 
 #[derive(Serialize)]
 struct Forwards {
     forwards: Vec<Forward>,
     names: Vec<NameStatus>,
+    backends: Vec<BackendStatus>,
 }
 
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ struct Forward {
 
 /// All of them.
 pub(super) async fn list<F: Facts>(State(api): State<Api<F>>) -> Response {
-    let Snapshot { streams, names, .. } = api.facts.snapshot();
+    let Snapshot { streams, names, backends, .. } = api.facts.snapshot();
     let forwards = streams.into_iter().flat_map(|stream| {
         stream.forwards.into_iter().map(move |status| Forward {
             vhost: stream.vhost.clone(),
@@ -35,7 +36,8 @@ pub(super) async fn list<F: Facts>(State(api): State<Api<F>>) -> Response {
             status,
         })
     });
-    api.identity.answer(Forwards { forwards: forwards.collect(), names }).into_response()
+    let forwards = forwards.collect();
+    api.identity.answer(Forwards { forwards, names, backends }).into_response()
 }
 
 /// Which streams, and those named.

@@ -28,12 +28,12 @@ use axum::extract::connect_info::Connected;
 use axum::http::{StatusCode, header};
 use axum::routing::{MethodRouter, get, post};
 use axum::serve::IncomingStream;
-use envelope::{Identity, refusal};
+use envelope::{Stationery, refusal};
 use limited::Limited;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::srs::{SrsStream, SrsVhost, Summary};
+use crate::status::srs::{Identity, SrsStream, SrsVhost, Summary};
 use crate::status::{ClientPage, ClientQuery, ClientStatus, ProcessStatus, Snapshot};
 
 /// How long requests that are being answered may take once the API shall stop.
@@ -82,6 +82,8 @@ pub struct Options {
     pub crossdomain: bool,
     /// Who says it may write; empty: only who comes over loopback may.
     pub token: String,
+    /// Who answers.
+    pub identity: Identity,
 }
 
 /// What a listener serves.
@@ -96,7 +98,7 @@ pub enum Serve {
 /// What answers share.
 #[derive(Clone)]
 struct Api<F> {
-    identity: Arc<Identity>,
+    identity: Arc<Stationery>,
     options: Arc<Options>,
     facts: F,
 }
@@ -121,7 +123,8 @@ pub async fn serve<F: Facts>(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let (identity, options) = (Arc::new(Identity::draw()), Arc::new(options));
+    let identity = Arc::new(Stationery(options.identity.clone()));
+    let options = Arc::new(options);
     let router = router(what, Api { identity, options, facts });
     let router = router.into_make_service_with_connect_info::<Peer>();
     let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router)

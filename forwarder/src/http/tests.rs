@@ -4,8 +4,10 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-const OPTIONS: Options =
-    Options { series_of_streams: true, crossdomain: true, token: String::new() };
+fn options() -> Options {
+    let identity = Identity::draw();
+    Options { series_of_streams: true, crossdomain: true, token: String::new(), identity }
+}
 
 /// Twelve clients, the later the more skips.
 #[derive(Clone)]
@@ -96,7 +98,7 @@ async fn every_path_answers() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, OPTIONS, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, options(), shutdown.clone()));
     let ask = async |method: &str, path: &str| {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -144,7 +146,7 @@ async fn a_client_that_says_nothing_does_not_keep_it_from_stopping() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, OPTIONS, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, options(), shutdown.clone()));
     let mut silent = TcpStream::connect(address).await.expect("a connection");
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("half a request");
     shutdown.cancel();
@@ -162,7 +164,7 @@ async fn idle_clients_take_a_bounded_number_of_descriptors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, OPTIONS, shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, options(), shutdown.clone()));
     let mut idle = Vec::new();
     for _ in 0..limited::MAX_CONNECTIONS {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
@@ -201,7 +203,7 @@ async fn a_server_that_stops_is_not_ready() {
             .await
             .expect("a connection");
         let shutdown = CancellationToken::new();
-        let serving = serve(listener, Serve::Api, Told { ready }, OPTIONS, shutdown.clone());
+        let serving = serve(listener, Serve::Api, Told { ready }, options(), shutdown.clone());
         let serving = tokio::spawn(serving);
         let request = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         socket.write_all(request).await.expect("a request");

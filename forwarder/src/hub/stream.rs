@@ -47,6 +47,10 @@ pub enum Phase {
 pub struct Source {
     /// Address of the publisher, for display.
     pub peer: String,
+    /// Its id, for display; empty: it is no client of ours.
+    pub client: String,
+    /// tcUrl of its `connect`; may be empty.
+    pub tc_url: String,
     /// Parameters after the stream's name, without the `?`; may be empty.
     pub param: String,
     /// Ids of the servers the stream came through, ours not among them: the loop guard.

@@ -300,14 +300,15 @@ impl View {
     /// Header epoch of a reader that has read up to `offset`, a message border.
     pub fn epoch_at(&self, offset: u64) -> Option<u32> {
         let upto = self.segments.partition_point(|segment| segment.base() < offset);
-        let read = self.segments.range(..upto).rev().find_map(|segment| {
-            let entries = segment.entries();
-            let after = entries.partition_point(|entry| entry.offset < offset);
-            Some(entries.get(after.checked_sub(1)?)?.epoch)
-        });
-        // The message may have begun in a segment that is let go of.
-        let first = || self.segments.front().filter(|first| first.base() <= offset);
-        read.or_else(|| first().map(|first| first.lead_epoch()))
+        let segment = match upto.checked_sub(1) {
+            Some(last) => &self.segments[last],
+            None => self.segments.front().filter(|first| first.base() == offset)?,
+        };
+        let entries = segment.entries();
+        let after = entries.partition_point(|entry| entry.offset < offset);
+        // What was read last may have begun before this segment, in one that is let go of.
+        let read = after.checked_sub(1).and_then(|at| entries.get(at));
+        Some(read.map_or(segment.lead_epoch(), |entry| entry.epoch))
     }
 
     /// How long ago the message at or before `offset` arrived; zero at the head.

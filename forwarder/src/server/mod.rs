@@ -92,13 +92,15 @@ impl Server {
         };
         let drain_timeout = config.drain_timeout;
         let context = Arc::new(Context::with_splice(config, splice));
+        context.hooks.start(tokio::runtime::Handle::current());
         let shards = Arc::new(Shards::start(&context, threads)?);
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();
         info!(splice = context.splice.describe(), threads, "data plane");
-        warn_of_send_bounds(&context.config());
-        if context.config().rtmps.enabled {
-            context.tls.certificates.load(&context.config().rtmps.certificate)?;
+        let config = context.config();
+        warn_of_send_bounds(&config);
+        if config.rtmps.enabled {
+            context.tls.certificates.load(&config.rtmps.certificate)?;
         }
 
         let forwards = Arc::new(Forwards::new(&context));
@@ -128,7 +130,6 @@ impl Server {
         tasks.spawn(until(end.clone(), follow_certificates(Arc::clone(&context))));
         let source =
             clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
-        let config = context.config();
         if config.http_api.enabled {
             tasks.spawn(until(end.clone(), sample_clients(source.clone())));
         }
@@ -136,6 +137,7 @@ impl Server {
             series_of_streams: config.exporter.streams,
             crossdomain: config.http_api.crossdomain,
             token: config.http_api.token.clone(),
+            identity: context.identity.clone(),
         };
         for (what, listener) in http {
             info!(address = %listener.local_addr()?, "{} listening", name(what));
@@ -179,6 +181,7 @@ impl Server {
     /// Waits until every connection and forward has said goodbye.
     async fn drain(self) {
         let Self { context, shards, tasks, end, .. } = self;
+        let hooks = Arc::clone(&context.hooks);
         let ending = tokio::spawn(async move {
             loop {
                 context.hub.end_all();
@@ -200,6 +203,7 @@ impl Server {
             warn!("the shards did not end well");
         }
         ending.abort();
+        hooks.drain().await;
         end.cancel();
         tasks.close();
         tasks.wait().await;
@@ -268,12 +272,12 @@ async fn follow_certificates(context: Arc<Context>) {
     let mut tick = tokio::time::interval(RENEWAL_LOOK);
     loop {
         tick.tick().await;
-        let context = Arc::clone(&context);
-        if !context.config().rtmps.enabled {
+        let (context, config) = (Arc::clone(&context), context.config());
+        if !config.rtmps.enabled {
             continue;
         }
         let followed = tokio::task::spawn_blocking(move || {
-            context.tls.certificates.follow(&context.config().rtmps.certificate);
+            context.tls.certificates.follow(&config.rtmps.certificate);
         });
         if let Err(error) = followed.await {
             warn!(%error, "certificates not looked at");

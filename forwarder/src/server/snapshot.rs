@@ -9,9 +9,12 @@ use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Forwards;
+use crate::hooks::Counters;
 use crate::hub::{Phase, Standby, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{Kbps, LegStatus, ShardStatus, Snapshot, StandbyStatus, StreamStatus, Totals};
+use crate::status::{
+    HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StandbyStatus, StreamStatus, Totals,
+};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -103,8 +106,8 @@ impl Sampler {
     }
 
     /// Has destinations looked for anew.
-    pub(super) fn refresh_forwards(&self, _stream: Option<&str>) -> usize {
-        self.forwards.refresh()
+    pub(super) fn refresh_forwards(&self, stream: Option<&str>) -> usize {
+        self.forwards.refresh(stream)
     }
 
     /// Every stream.
@@ -141,10 +144,12 @@ impl Sampler {
             listen: self.listen.clone(),
             pulls: self.edges.status(),
             names: self.forwards.names(),
+            backends: self.forwards.backends(),
             streams,
             totals: Totals {
                 connections: totals.connections.load(Relaxed),
                 refused: totals.refused.load(Relaxed),
+                denied: totals.denied.load(Relaxed),
                 errors: totals.errors.load(Relaxed),
                 tls_connections: totals.tls_connections.load(Relaxed),
                 tls_failures: totals.tls_failures.load(Relaxed),
@@ -153,6 +158,8 @@ impl Sampler {
                 skips: totals.skips.load(Relaxed),
                 switches: self.context.hub.switches(),
                 legs: self.edges.leg_totals(),
+                hooks: hooks(&self.context.hooks.counters),
+                backend_failures: self.forwards.backend_failures(),
             },
         }
     }
@@ -244,6 +251,16 @@ impl Rate {
         }
         let bits = bytes.saturating_sub(self.bytes) as f64 * 8.0;
         Self { since: now, bytes, bps: (bits / elapsed.as_secs_f64()) as u64 }
+    }
+}
+
+fn hooks(counters: &Counters) -> HookTotals {
+    HookTotals {
+        asked: counters.asked.load(Relaxed),
+        told: counters.told.load(Relaxed),
+        failed: counters.failed.load(Relaxed),
+        refused: counters.refused.load(Relaxed),
+        dropped: counters.dropped.load(Relaxed),
     }
 }
 

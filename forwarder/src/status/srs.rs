@@ -1,9 +1,27 @@
 //! What SRS's API tells, in its shape: fields, types and units as its consoles and scripts read them.
 
+use rand::distr::{Alphanumeric, SampleString as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Kbps;
+
+/// Ids in the form of SRS's, drawn at each start.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Which server.
+    pub server: String,
+    /// Which run of it.
+    pub service: String,
+}
+
+impl Identity {
+    /// New ones.
+    pub fn draw() -> Self {
+        let draw = |n| Alphanumeric.sample_string(&mut rand::rng(), n).to_lowercase();
+        Self { server: format!("vid-{}", draw(7)), service: draw(8) }
+    }
+}
 
 /// One vhost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

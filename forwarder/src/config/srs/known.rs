@@ -102,15 +102,8 @@ pub(super) const PUBLISH_IDLE: &[Idle] = &[
 
 /// Directives of a vhost without which it would let in whom it keeps out, or send media where it
 /// does not belong; and what would go wrong.
-pub(super) const VHOST_REFUSED: &[(&str, &str)] = &[
-    ("security", "addresses it denies could publish and play"),
-    ("refer", "pages it denies could publish and play"),
-    ("refer_play", "pages it denies could play"),
-    ("refer_publish", "pages it denies could publish"),
-    ("http_hooks", "its hooks would not be asked who may publish and play"),
-    ("ingest", "its inputs would not be pulled"),
-    ("exec", "its programs would not be started"),
-];
+pub(super) const VHOST_REFUSED: &[(&str, &str)] =
+    &[("ingest", "its inputs would not be pulled"), ("exec", "its programs would not be started")];
 
 /// Names for "did you mean", besides those above.
 pub(super) const ROOT: &[&str] = &[
@@ -138,6 +131,29 @@ pub(super) const VHOST: &[&str] = &[
     "publish",
     "forward",
     "cluster",
+    "security",
+    "refer",
+    "refer_play",
+    "refer_publish",
+    "http_hooks",
+    "include",
+];
+/// As `ROOT`.
+pub(super) const SECURITY: &[&str] = &["enabled", "allow", "deny", "include"];
+/// As `ROOT`.
+pub(super) const REFER: &[&str] = &["enabled", "all", "publish", "play", "include"];
+/// As `ROOT`.
+pub(super) const HOOKS: &[&str] = &[
+    "enabled",
+    "on_connect",
+    "on_close",
+    "on_publish",
+    "on_unpublish",
+    "on_play",
+    "on_stop",
+    "on_dvr",
+    "on_hls",
+    "on_hls_notify",
     "include",
 ];
 /// As `ROOT`.

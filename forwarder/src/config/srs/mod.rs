@@ -3,6 +3,7 @@
 //! What the file sets is taken over; what it leaves out is our default, not SRS's. A directive
 //! that SRS knows and we do not is an error if running without it would change who may do what or
 //! where media goes, and a note otherwise. One that SRS does not know either is an error.
+mod access;
 mod known;
 mod parse;
 mod rtmps;

@@ -1,4 +1,5 @@
 //! What the import of SRS's `.conf` promises.
+mod access;
 mod errors;
 
 use std::net::SocketAddr;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::config::{Config, Edge, Forward, Loaded, Play, Publish, Vhost};
+use crate::config::{BackendFailure, Config, Edge, Forward, Loaded, Play, Publish, Vhost};
 
 fn srs(text: &str) -> Loaded {
     Config::from_srs_conf(text).unwrap_or_else(|error| panic!("{error}"))
@@ -282,4 +283,22 @@ proptest! {
             prop_assert_eq!(back, Ok(loaded.config));
         }
     }
+}
+
+#[test]
+fn a_backend_takes_the_place_of_destinations_as_in_srs() {
+    let text = "vhost a {\n forward {\n  enabled on;\n  destination b:1936;\n  backend http://h:80/f;\n }\n}";
+    let Loaded { config, notes } = srs(text);
+    let forward = &config.vhosts[0].forward;
+    assert!(forward.enabled && forward.destination.is_empty());
+    assert_eq!(forward.backend, "http://h:80/f".parse().ok());
+    assert_eq!(forward.backend_failure, BackendFailure::Static, "a publisher is not to suffer");
+    assert_eq!(
+        notes,
+        [
+            "srs.conf:4: `destination b:1936` has no effect: with a backend SRS forwards to what that says alone"
+        ]
+    );
+    let off = srs("vhost a { forward { enabled off; backend what; } }").config;
+    assert_eq!(off.vhosts[0].forward.backend, None);
 }

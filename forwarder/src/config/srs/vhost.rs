@@ -2,8 +2,8 @@
 use std::time::Duration;
 
 use super::super::{
-    DestinationError, Edge, Forward, ForwardTarget, ForwardTargetError, Play, Publish, Vhost,
-    values,
+    DestinationError, Edge, Forward, ForwardTarget, ForwardTargetError, HttpUrlError, Play,
+    Publish, Vhost, values,
 };
 use super::parse::Directive;
 use super::{ConfigError, Import, known};
@@ -55,13 +55,16 @@ impl Import {
             }
             "forward" => self.forward(&mut vhost.forward, directive, block)?,
             "cluster" => self.cluster(&mut vhost.edge, directive, block)?,
+            "security" => self.security(&mut vhost.security, directive, block)?,
+            "refer" | "refer_play" | "refer_publish" => {
+                self.refer(&mut vhost.refer, directive, block)?;
+            }
+            "http_hooks" => self.http_hooks(&mut vhost.hooks, directive, block)?,
             name => {
                 if let Some((_, why)) =
                     known::VHOST_REFUSED.iter().find(|(known, _)| *known == name)
                 {
-                    // SRS 1 wrote `refer` without a block.
-                    let bare = directive.block.is_none() && !directive.args.is_empty();
-                    if bare || self.block_enabled(directive) {
+                    if self.block_enabled(directive) {
                         return Err(self.unsupported(directive, why));
                     }
                 } else if !self.feature(directive, known::VHOST_FEATURES)
@@ -146,16 +149,20 @@ impl Import {
         for inner in self.first_of_each(block.iter().collect(), &[]) {
             match inner.name.text.as_str() {
                 "enabled" => {}
+                "destination" if enabled && block.iter().any(|it| it.name.text == "backend") => {
+                    self.note(inner, "with a backend SRS forwards to what that says alone");
+                }
                 "destination" => forward.destination = self.list(inner, form)?,
                 "backend" if enabled => {
-                    let why = "no backend would be asked where streams go";
-                    return Err(self.unsupported(inner, why));
+                    let word = self.one(inner)?;
+                    let form = |text: &str| text.parse().map_err(|e: HttpUrlError| e.to_string());
+                    forward.backend = Some(self.read(word, form)?);
                 }
                 "backend" => {}
                 _ => return Err(self.unknown(inner, known::FORWARD, &[])),
             }
         }
-        forward.enabled = enabled && !forward.destination.is_empty();
+        forward.enabled = enabled && forward.has_destination();
         if enabled && !forward.enabled {
             self.note(directive, "it has no destination");
         }

@@ -30,12 +30,12 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     ),
     (
         "a key of a feature that is not there",
-        "hls = true\n",
-        r#"f.toml:1:1: unknown key `hls`
+        "dash = true\n",
+        r#"f.toml:1:1: unknown key `dash`
   |
-1 | hls = true
-  | ^^^
-  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, chunk_size, log, rtmps, http_api, exporter, vhost"#,
+1 | dash = true
+  | ^^^^
+  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, rtmps, tls, chunk_size, log, http_api, exporter, vhost"#,
     ),
     (
         "a key in the wrong table",
@@ -363,5 +363,23 @@ const REFUSALS: &[(&str, &str, &str)] = &[
 3 | destination = 1935
   |               ^^^^
   = write "host:1935""#,
+    ),
+    (
+        "a backend that wants TLS",
+        "[[vhost]]\n[vhost.hooks]\non_play = \"https://a/b\"\n",
+        r#"f.toml:3:11: https:// is not supported
+  |
+3 | on_play = "https://a/b"
+  |           ^^^^^^^^^^^^^
+  = write http://, or put a proxy on this host in between"#,
+    ),
+    (
+        "a token that nobody can have",
+        "[[vhost]]\n[vhost.tokens]\nplay = true\n",
+        r#"f.toml:2:1: a token is wanted that nobody can have
+  |
+2 | [vhost.tokens]
+  | ^^^^^^^^^^^^^^
+  = add a secret, or a publish_key or play_key"#,
     ),
 ];

@@ -61,6 +61,9 @@ impl Connection {
                 self.role = role;
                 return self.on_change();
             }
+            (Role::AskedHooks { entry, .. }, Change::Answered(answer)) => {
+                self.on_answer(*entry, answer, now)?;
+            }
             (Role::AskedPublish { waiting, learned, .. }, Change::Published(Ok(grant))) => {
                 match grant {
                     PublishGrant::Relayed(relayed) => {

@@ -7,12 +7,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
 use super::BAD_NAME;
+use super::admission::Entry;
 use crate::config::Vhost;
 use crate::conn::encoder::{EncoderNews, Learned, Missing};
 use crate::conn::end::End;
 use crate::conn::legged::{News, Order};
 use crate::conn::play::Playing;
 use crate::conn::upstream::{Grant, Interest, PublishGrant, Refusal};
+use crate::hooks::Answer;
 use crate::hub::Publisher;
 use crate::rtmp::message::MediaMessage;
 use crate::rtmp::session::PlayRequest;
@@ -20,6 +22,11 @@ use crate::rtmp::url::StreamKey;
 
 pub(super) enum Role {
     None,
+    /// Waits for backends to let it in.
+    AskedHooks {
+        entry: Box<Entry>,
+        answer: oneshot::Receiver<Answer>,
+    },
     /// Waits for an origin to take a publish.
     AskedPublish {
         waiting: Waiting,
@@ -82,7 +89,8 @@ pub(super) struct Asked {
     pub(super) vhost: Vhost,
 }
 
-/// A publish through an edge. Its fields are dropped after the publisher.
+/// A publish that somebody else may end, such as one through an edge. Its fields are dropped after
+/// the publisher.
 pub(super) struct Relay {
     pub(super) _guard: Option<DropGuard>,
     pub(super) lost: oneshot::Receiver<Refusal>,
@@ -92,13 +100,16 @@ pub(super) struct Relay {
 pub(super) enum Change {
     /// The fan-out has something to tell.
     Fanout,
+    /// `None`: backends could not be asked.
+    Answered(Option<Answer>),
     Published(Result<PublishGrant, Refusal>),
     Played(Result<Grant, Refusal>),
     /// Of a leg; `None`: it is gone.
     Leg(Option<News>),
     /// Of a carrier; `None`: it is gone.
     Carrier(Option<EncoderNews>),
-    /// No origin takes what is published here any more, or another publisher has its place.
+    /// No origin takes what is published here any more, a backend has nothing to say of it, or another
+    /// publisher has its place.
     Lost(Refusal),
 }
 
@@ -122,11 +133,12 @@ impl Silence {
 }
 
 impl Role {
-    /// Nothing is read from a client that waits for an origin's answer.
+    /// Nothing is read from a client that waits for an answer about it.
     pub(super) fn is_asking(&self) -> bool {
         matches!(
             self,
-            Self::AskedPublish { .. }
+            Self::AskedHooks { .. }
+                | Self::AskedPublish { .. }
                 | Self::Carried { .. }
                 | Self::AskedPlay { .. }
                 | Self::Legged { carried: false, .. }
@@ -169,19 +181,25 @@ impl Role {
             }
             Self::Legged { news, .. } => Change::Leg(news.recv().await),
             Self::Carried { news, .. } => Change::Carrier(news.recv().await),
+            Self::AskedHooks { answer, .. } => Change::Answered(answer.await.ok()),
             Self::AskedPublish { answer, .. } => {
                 Change::Published(answer.await.unwrap_or_else(|_| Err(nobody())))
             }
             Self::AskedPlay { answer, .. } => {
                 Change::Played(answer.await.unwrap_or_else(|_| Err(nobody())))
             }
-            Self::Publishing { relay: Some(relay), .. } => {
-                Change::Lost((&mut relay.lost).await.unwrap_or_else(|_| nobody()))
-            }
-            Self::Publishing { publisher, .. } => {
-                publisher.ousted().await;
+            Self::Publishing { publisher, relay, .. } => {
+                let lost = async {
+                    match relay {
+                        Some(relay) => (&mut relay.lost).await.unwrap_or_else(|_| nobody()),
+                        None => pending().await,
+                    }
+                };
                 let why = "another publisher has taken the stream over";
-                Change::Lost(Refusal::new(BAD_NAME, why))
+                Change::Lost(tokio::select! {
+                    refusal = lost => refusal,
+                    () = publisher.ousted() => Refusal::new(BAD_NAME, why),
+                })
             }
             _ => pending().await,
         }

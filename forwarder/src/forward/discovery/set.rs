@@ -78,18 +78,21 @@ impl Set {
     pub(super) fn take(&mut self, answer: Result<Answer, String>) -> Update {
         let (next, ttl, error) = match answer {
             Ok(answer) => self.merged(&answer),
-            Err(error) => (self.found.clone(), MIN_PAUSE, error),
+            Err(error) => (self.found.clone(), None, error),
         };
         let was_failing = !std::mem::replace(&mut self.error, error).is_empty();
-        let (pause, news) = if self.error.is_empty() {
+        let news = match (was_failing, self.error.is_empty()) {
+            (true, true) => News::Recovered,
+            (false, false) => News::Failing,
+            _ => News::None,
+        };
+        let pause = if let Some(ttl) = ttl {
             self.failures = 0;
-            let news = if was_failing { News::Recovered } else { News::None };
-            (ttl.clamp(MIN_PAUSE, MAX_PAUSE), news)
+            ttl.clamp(MIN_PAUSE, if self.error.is_empty() { MAX_PAUSE } else { MAX_FAILED_PAUSE })
         } else {
             let pause = MIN_PAUSE.saturating_mul(1 << self.failures.min(16));
             self.failures = self.failures.saturating_add(1);
-            let news = if was_failing { News::None } else { News::Failing };
-            (pause.min(MAX_FAILED_PAUSE), news)
+            pause.min(MAX_FAILED_PAUSE)
         };
         let before = std::mem::replace(&mut self.found, next);
         let added = self.found.difference(&before).cloned().collect();
@@ -97,10 +100,11 @@ impl Set {
         Update { added, gone, pause, news }
     }
 
-    /// What is known with this answer, how long, and what is missing from it.
-    fn merged(&self, answer: &Answer) -> (BTreeSet<Found>, Duration, String) {
+    /// What is known with this answer, how long (`None`: it has no address in it), and what is
+    /// missing from it.
+    fn merged(&self, answer: &Answer) -> (BTreeSet<Found>, Option<Duration>, String) {
         let mut next: BTreeMap<(IpAddr, u16), Found> = BTreeMap::new();
-        let mut error = String::new();
+        let (mut errors, mut ttl): (Vec<String>, _) = (Vec::new(), None);
         for host in &answer.hosts {
             let of_host =
                 |found: &&Found| found.name == host.name && found.address.port() == host.port;
@@ -109,16 +113,19 @@ impl Set {
             let (mut now, mut half): (Vec<IpAddr>, bool) = (Vec::new(), false);
             for (kind, is_v4) in [(&host.v4, true), (&host.v6, false)] {
                 match kind {
-                    Ok(addresses) => now.extend(addresses),
+                    Ok(addresses) => {
+                        ttl = ttl.or(Some(answer.ttl).filter(|_| !addresses.is_empty()));
+                        now.extend(addresses);
+                    }
                     Err(why) => {
-                        error = format!("{}: {why}", host.name);
+                        errors.push(format!("{}: {why}", host.name));
                         half = true;
                         now.extend(last.iter().filter(|ip| ip.is_ipv4() == is_v4));
                     }
                 }
             }
             if now.is_empty() && !half {
-                error = format!("{}: no address", host.name);
+                errors.push(format!("{}: no address", host.name));
             }
             for ip in if now.is_empty() { last } else { now } {
                 let address = SocketAddr::new(ip, host.port);
@@ -127,15 +134,18 @@ impl Set {
             }
         }
         if answer.hosts.is_empty() {
-            error = "no records".to_owned();
+            errors.push("no records".to_owned());
         }
         if next.is_empty() {
-            return (self.found.clone(), answer.ttl, error);
+            next.extend(
+                self.found.iter().map(|it| ((it.address.ip(), it.address.port()), it.clone())),
+            );
         }
         if next.len() > MAX_ADDRESSES {
-            error = format!("{} addresses, more than {MAX_ADDRESSES}", next.len());
+            errors.push(format!("{} addresses, more than {MAX_ADDRESSES}", next.len()));
         }
-        (next.into_values().take(MAX_ADDRESSES).collect(), answer.ttl, error)
+        let error = errors.into_iter().next().unwrap_or_default();
+        (next.into_values().take(MAX_ADDRESSES).collect(), ttl, error)
     }
 
     /// The addresses known.
@@ -212,10 +222,7 @@ mod tests {
         let update = set.take(answer(&[half, host("b", "", "")], 5));
         assert_eq!(shown(&update.added), "10.0.0.2");
         assert_eq!(shown(&update.gone), "10.0.0.1");
-        assert_eq!(
-            shown(set.found()),
-            "::1 10.0.0.2 10.0.0.9".replace("::1 10.0.0.2", "10.0.0.2 ::1")
-        );
+        assert_eq!(shown(set.found()), "10.0.0.2 ::1 10.0.0.9");
         assert!(set.error().contains("SERVFAIL"));
         // A host that no record names any more is gone, whatever was known of it.
         let update = set.take(answer(&[host("b", "", "")], 5));

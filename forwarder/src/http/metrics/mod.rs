@@ -36,6 +36,7 @@ fn render(snapshot: &Snapshot, process: &ProcessStatus, is_ready: bool, each: bo
     let mut page = Page::default();
     of_process(&mut page, snapshot, process, is_ready);
     of_totals(&mut page, snapshot);
+    of_hooks(&mut page, snapshot);
     of_shards(&mut page, snapshot);
     of_legs(&mut page, snapshot);
     of_counts(&mut page, snapshot);
@@ -86,6 +87,27 @@ fn of_totals(page: &mut Page, snapshot: &Snapshot) {
     page.counter("forwarder_skips_total", "Skips of slow readers to a keyframe.").is(totals.skips);
     page.counter("forwarder_switches_total", "Switches of streams to another publisher.")
         .is(totals.switches);
+}
+
+fn of_hooks(page: &mut Page, snapshot: &Snapshot) {
+    page.counter("forwarder_access_denied_total", "Clients refused by security, refer or tokens.")
+        .is(snapshot.totals.denied);
+    let hooks = &snapshot.totals.hooks;
+    let mut family = page.counter("forwarder_hook_requests_total", "Requests to HTTP hooks.");
+    family.with(&[("kind", "ask")], hooks.asked);
+    family.with(&[("kind", "tell")], hooks.told);
+    page.counter("forwarder_hook_failures_total", "Of those the ones without an answer.")
+        .is(hooks.failed);
+    page.counter(
+        "forwarder_hook_refusals_total",
+        "Clients refused by HTTP hooks, or for want of an answer.",
+    )
+    .is(hooks.refused);
+    page.counter(
+        "forwarder_hook_dropped_total",
+        "Ends that hooks were not told of: too many waited.",
+    )
+    .is(hooks.dropped);
 }
 
 fn of_shards(page: &mut Page, snapshot: &Snapshot) {
@@ -170,6 +192,11 @@ fn of_names(page: &mut Page, snapshot: &Snapshot) {
     for name in &snapshot.names {
         family.with(&[("name", &*name.name)], name.addresses.len());
     }
+    page.counter(
+        "forwarder_backend_failures_total",
+        "Questions where a stream goes that a backend had no answer to.",
+    )
+    .is(snapshot.totals.backend_failures);
 }
 
 /// Counts `seen`; states that are `known` are told also if there are none.

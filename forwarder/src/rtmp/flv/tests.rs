@@ -1,5 +1,7 @@
 //! Tables of bodies: each codec, and each way to be broken.
 use super::HeaderKind::{Metadata, Mpeg2TsSequenceStart, SequenceStart};
+use proptest::prelude::*;
+
 use super::*;
 
 /// What a row of the tables expects.
@@ -263,6 +265,46 @@ fn broken_enhanced_bodies_are_not_classified() {
             body[0] = 0x95;
         }
         assert_eq!(audio(&body), AudioTag::default(), "audio: {name}");
+    }
+}
+
+/// Bodies as Enhanced RTMP makes them, with each part sometimes wrong.
+fn enhanced_body() -> impl Strategy<Value = Vec<u8>> {
+    let four_cc = prop::sample::select(vec![*b"hvc1", *b"av01", *b"Opus", *b"ac-3", *b"zzzz"]);
+    let mod_ex = prop::collection::vec((0..4_u8, any::<[u8; 4]>()), 0..10);
+    let tracks = prop::collection::vec((any::<u8>(), 0..5_u32, 0..5_usize), 0..6);
+    (any::<u8>(), mod_ex, any::<u8>(), four_cc, tracks).prop_map(
+        |(first, mod_ex, kind, four_cc, tracks)| {
+            let mut body = vec![first | 0x80];
+            for (size, data) in mod_ex {
+                body.push(size);
+                body.extend(&data[..usize::from(size) + 1]);
+                body.push(first & 0x0f);
+            }
+            body.push(kind);
+            body.extend(four_cc);
+            for (id, said, len) in tracks {
+                body.push(id);
+                body.extend(&said.to_be_bytes()[1..]);
+                body.extend(vec![7; len]);
+            }
+            body
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_enhanced_body_does_harm_however_it_is_cut(body in enhanced_body()) {
+        for end in 0..=body.len() {
+            let (video, audio) = (video(&body[..end]), audio(&body[..end]));
+            let _ = (video_is(video), audio_is(audio));
+            prop_assert!(video.header.is_none() || !video.tracks.is_empty());
+            prop_assert!(audio.header.is_none() || !audio.tracks.is_empty());
+            let mut groups = Groups::default();
+            prop_assert!(!video.keyframe || groups.begins(video.tracks));
+            prop_assert!(!video.keyframe || groups.begins(video.tracks));
+        }
     }
 }
 

@@ -162,42 +162,6 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = did you mean `security`?"#,
     ),
     (
-        "security",
-        "vhost a { security { enabled on; allow play all; } }",
-        r#"srs.conf:1:11: `security` is not supported
-  |
-1 | vhost a { security { enabled on; allow play all; } }
-  |           ^^^^^^^^
-  = without it, addresses it denies could publish and play; if that is fine, take it out"#,
-    ),
-    (
-        "refer",
-        "vhost a { refer { enabled on; all a.com; } }",
-        r#"srs.conf:1:11: `refer` is not supported
-  |
-1 | vhost a { refer { enabled on; all a.com; } }
-  |           ^^^^^
-  = without it, pages it denies could publish and play; if that is fine, take it out"#,
-    ),
-    (
-        "refer as SRS 1 wrote it",
-        "vhost a { refer github.com; }",
-        r#"srs.conf:1:11: `refer github.com` is not supported
-  |
-1 | vhost a { refer github.com; }
-  |           ^^^^^
-  = without it, pages it denies could publish and play; if that is fine, take it out"#,
-    ),
-    (
-        "hooks",
-        "vhost a { http_hooks { enabled on; } }",
-        r#"srs.conf:1:11: `http_hooks` is not supported
-  |
-1 | vhost a { http_hooks { enabled on; } }
-  |           ^^^^^^^^^^
-  = without it, its hooks would not be asked who may publish and play; if that is fine, take it out"#,
-    ),
-    (
         "ingest",
         "vhost a { ingest i { enabled on; } }",
         r#"srs.conf:1:11: `ingest i` is not supported
@@ -269,13 +233,13 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = did you mean `mode`?"#,
     ),
     (
-        "a backend",
-        "vhost a { forward { enabled on; backend http://127.0.0.1:8085/f; } }",
-        r#"srs.conf:1:33: `backend http://127.0.0.1:8085/f` is not supported
+        "a backend over TLS",
+        "vhost a { forward { enabled on; backend https://h/f; } }",
+        r#"srs.conf:1:41: https:// is not supported
   |
-1 | vhost a { forward { enabled on; backend http://127.0.0.1:8085/f; } }
-  |                                 ^^^^^^^
-  = without it, no backend would be asked where streams go; if that is fine, take it out"#,
+1 | vhost a { forward { enabled on; backend https://h/f; } }
+  |                                         ^^^^^^^^^^^
+  = write http://, or put a proxy on this host in between"#,
     ),
     (
         "a URL that names no stream",
