@@ -265,8 +265,21 @@ fn stream_row(stream: &StreamStatus) -> [String; 7] {
         bitrate(stream.bitrate_bps),
         codecs,
         stream.skips.to_string(),
-        or_dash(&stream.publisher),
+        publishers(stream),
     ]
+}
+
+/// Who publishes, who stands by, and how often that changed.
+fn publishers(stream: &StreamStatus) -> String {
+    let mut text = or_dash(&stream.publisher);
+    for standby in &stream.standbys {
+        let waits = if standby.ready { "" } else { " (not ready)" };
+        let _ = write!(text, ", standby {}{waits}", standby.peer);
+    }
+    if stream.switches > 0 {
+        let _ = write!(text, ", {} switched", stream.switches);
+    }
+    text
 }
 
 fn forward_row(stream: &StreamStatus, forward: &ForwardStatus) -> [String; 8] {

@@ -12,7 +12,7 @@ use crate::status::srs::Identity;
 use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
-    PullStatus, Snapshot, StreamStatus, Totals,
+    PullStatus, Snapshot, StandbyStatus, StreamStatus, Totals,
 };
 
 #[test]
@@ -181,7 +181,7 @@ the last reload was refused: /etc/f.toml:3:1: unknown key `listne`
 since start: 20 connections, 1 refused, 2 errors, 1.5 GiB received, 3.0 KiB sent, 5 skips
 
 STREAM             STATE    PLAYERS        BITRATE     CODECS    SKIPS  PUBLISHER
-live/livestream    live     12             2.5 Mbit/s  h264 aac  0      10.0.0.1:5000
+live/livestream    live     12             2.5 Mbit/s  h264 aac  0      10.0.0.1:5000, standby 10.0.0.2:5001 (not ready), 2 switched
 v.test/live/b?[2J  waiting  0              0 bit/s     -         0      -
 live/c             legs     1 (1 by legs)  0 bit/s     -         0      -
 
@@ -221,12 +221,15 @@ fn streams() -> Vec<StreamStatus> {
         skips: 1,
         ..ForwardStatus::default()
     };
+    let standby = StandbyStatus { peer: "10.0.0.2:5001".into(), ..StandbyStatus::default() };
     let live = StreamStatus {
         vhost: "__defaultVhost__".into(),
         app: "live".into(),
         stream: "livestream".into(),
         state: "live".into(),
         publisher: "10.0.0.1:5000".into(),
+        standbys: vec![standby],
+        switches: 2,
         players: 12,
         bitrate_bps: 2_512_000,
         video: "h264".into(),

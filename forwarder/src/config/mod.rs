@@ -253,6 +253,27 @@ pub struct Publish {
     /// How long players and forwards of a stream wait for its publisher to come back.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub grace: Duration,
+    /// What a second publisher of a stream is.
+    pub second: Second,
+    /// How many may stand by for one.
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::STANDBYS_MAX }>")]
+    pub standbys: usize,
+    /// A publisher that is silent for so long is left for one that stands by.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub switch_after: Duration,
+}
+
+/// What a second publisher of a stream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Second {
+    /// Refused.
+    #[default]
+    Refuse,
+    /// The publisher from its first keyframe on, in place of the first.
+    TakeOver,
+    /// In reserve, for when the first ends or falls silent.
+    StandBy,
 }
 
 /// `[vhost.edge]`
@@ -447,6 +468,10 @@ impl Default for Publish {
             firstpkt_timeout: Duration::from_secs(20),
             normal_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(10),
+            second: Second::Refuse,
+            standbys: 1,
+            // With 40 ms from frame to frame players have the next one within 0.3 s.
+            switch_after: Duration::from_millis(250),
         }
     }
 }

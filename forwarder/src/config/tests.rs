@@ -305,7 +305,14 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 has_audio: true,
                 has_video: on,
             },
-            publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
+            publish: Publish {
+                firstpkt_timeout: b,
+                normal_timeout: c,
+                grace: d,
+                second: if on { Second::StandBy } else { Second::TakeOver },
+                standbys: 8,
+                switch_after: a,
+            },
             forward: Forward {
                 enabled: on,
                 destination: hosts

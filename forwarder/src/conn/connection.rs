@@ -178,6 +178,9 @@ impl Connection {
         }
         self.client.received(self.session.bytes_received());
         self.flush();
+        if let Role::Publishing { publisher, .. } = &self.role {
+            publisher.alive(now);
+        }
         Ok(())
     }
 
@@ -334,6 +337,8 @@ impl Connection {
     }
 
     fn turn_away(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
+        // Its clock may stand where the peer was heard last; what is late shows when the timer fires.
+        _ = self.session.handle_timeout(now);
         self.session.reject(msid, code, description);
         // What this connection published before goes on.
         if matches!(self.role, Role::None) {

@@ -52,9 +52,9 @@ pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
-use crate::config::{Config, Live, Vhost};
+use crate::config::{Config, Live, Second, Vhost};
 use crate::hooks::Hooks;
-use crate::hub::{Hub, LogLimits, StreamOptions};
+use crate::hub::{self, Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
 use crate::status::srs::Identity;
 use crate::telemetry::Noise;
@@ -161,4 +161,15 @@ pub fn stream_options(vhost: &Vhost) -> StreamOptions {
         gop_messages: vhost.play.gop_cache_max_frames,
     };
     StreamOptions { log, grace: vhost.publish.grace }
+}
+
+/// What holds for several publishers of one stream of `vhost`.
+fn publish_rules(vhost: &Vhost) -> hub::Rules {
+    let publish = &vhost.publish;
+    let second = match publish.second {
+        Second::Refuse => hub::Second::Refuse,
+        Second::TakeOver => hub::Second::TakeOver,
+        Second::StandBy => hub::Second::StandBy,
+    };
+    hub::Rules { second, standbys: publish.standbys, switch_after: publish.switch_after }
 }

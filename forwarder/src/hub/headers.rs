@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::form::Form;
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::Message;
-use crate::rtmp::flv::{Codec, HeaderKind, Tracks};
-use crate::rtmp::message::MediaKind;
+use crate::rtmp::flv::{self, Codec, HeaderKind, Tracks};
+use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Largest header that is kept. A real one has tens of bytes; something larger is no header.
 pub const MAX_HEADER_BYTES: usize = 256 << 10;
@@ -136,6 +136,39 @@ impl Headers {
         headers
     }
 
+    /// Keeps `media` if it is metadata or a sequence header. False: it is neither, or as for
+    /// [`Self::set`]. A frame of another codec drops the header of the one before.
+    pub fn keep(&mut self, media: &MediaMessage<'_>) -> bool {
+        let (header, transient, tracks, codec) = match media.kind {
+            MediaKind::Video => {
+                let tag = flv::video(media.payload);
+                (tag.header, tag.transient, tag.tracks, tag.codec)
+            }
+            MediaKind::Audio => {
+                let tag = flv::audio(media.payload);
+                (tag.header, tag.transient, tag.tracks, tag.codec)
+            }
+            MediaKind::Data => {
+                return is_metadata(media.payload) && self.set_metadata(media.payload);
+            }
+        };
+        let Some(kind) = header else {
+            if !transient && matches!(codec, Codec::FourCc(_)) {
+                self.drop_outdated(media.kind, tracks, codec);
+            }
+            return false;
+        };
+        self.set(Slot::new(media.kind, tracks, kind, codec), media.payload)
+    }
+
+    /// What of this is not the same in `other`, in the order of sending.
+    pub fn beyond(&self, other: &Self) -> Vec<(MediaKind, Bytes)> {
+        let metadata = self.metadata.iter().filter(|_| self.metadata != other.metadata);
+        let slots = self.slots.iter().filter(|slot| !other.slots.contains(slot));
+        let metadata = metadata.map(|payload| (MediaKind::Data, payload.clone()));
+        metadata.chain(slots.map(|(slot, bytes)| (slot.medium, bytes.clone()))).collect()
+    }
+
     /// Whether there is a video header.
     pub fn has_video(&self) -> bool {
         self.slots.iter().any(|(slot, _)| slot.medium == MediaKind::Video)
@@ -173,6 +206,11 @@ impl Headers {
             target.encode(slot.medium, timestamp, payload, out);
         }
     }
+}
+
+/// Whether a data message's first value is the AMF0 string `onMetaData`.
+pub(super) fn is_metadata(payload: &[u8]) -> bool {
+    payload.starts_with(b"\x02\x00\x0aonMetaData")
 }
 
 /// Who a message is encoded for, when it is not taken from the log.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::form::Form;
-use super::headers::{Headers, Slot};
+use super::headers::{Headers, Slot, is_metadata};
 use super::index::{Entry, EntryKind};
 use super::pool::Pool;
 use super::segment::{SEGMENT_BYTES, Segment, SegmentWriter};
@@ -21,10 +21,10 @@ use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Audio messages in a row after which a stream counts as audio only; SRS guesses with the same
 /// number (about 2.5 s of AAC).
-const AUDIO_ONLY_AFTER: u32 = 115;
+pub(super) const AUDIO_ONLY_AFTER: u32 = 115;
 
 /// Longest GOP that is kept for late joiners, by arrival.
-const MAX_GOP_MS: u64 = 30_000;
+pub(super) const MAX_GOP_MS: u64 = 30_000;
 
 /// A log may always hold so much for readers that have not looked yet: two of the largest
 /// messages, so that no bound in the configuration keeps a large keyframe from everybody.
@@ -427,6 +427,21 @@ impl Log {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
+    /// The next keyframe begins a group of pictures, of whatever track it is.
+    pub(super) fn begin_group(&mut self) {
+        self.groups.forget();
+    }
+
+    /// Makes `headers` those in force, and gives those before. Readers learn of it when what has
+    /// changed is appended.
+    pub(super) fn replace_headers(&mut self, headers: &Headers) -> Arc<Headers> {
+        let before = Arc::clone(&self.headers);
+        if *before != *headers {
+            self.new_epoch(headers.clone());
+        }
+        before
+    }
+
     fn bound_gop(&mut self, now_ms: u64) {
         let over = self.gop.as_ref().is_some_and(|gop| {
             self.head - gop.offset > self.limits.gop_bytes as u64
@@ -458,9 +473,4 @@ impl Log {
             self.segments.pop_front();
         }
     }
-}
-
-/// Whether a data message's first value is the AMF0 string `onMetaData`.
-fn is_metadata(payload: &[u8]) -> bool {
-    payload.starts_with(b"\x02\x00\x0aonMetaData")
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::form::Form;
+use super::headers::Headers;
 use super::log::{Appended, Log, LogLimits, Tail, Wake};
 use super::pool::Pool;
 use super::segment::Segment;
@@ -110,6 +111,19 @@ impl Logs {
     /// See [`Log::end_of_publish`].
     pub(super) fn end_of_publish(&mut self) {
         self.all_mut().for_each(Log::end_of_publish);
+    }
+
+    /// See [`Log::begin_group`].
+    pub(super) fn begin_group(&mut self) {
+        self.all_mut().for_each(Log::begin_group);
+    }
+
+    /// See [`Log::replace_headers`].
+    pub(super) fn replace_headers(&mut self, headers: &Headers) -> Arc<Headers> {
+        for other in &mut self.others {
+            other.log.replace_headers(&headers.only(other.log.form));
+        }
+        self.chunks.replace_headers(headers)
     }
 
     /// Bytes held.

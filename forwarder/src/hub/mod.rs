@@ -9,15 +9,21 @@ mod index;
 mod log;
 mod logs;
 mod pool;
+mod recent;
+mod reserve;
+mod seats;
 #[expect(unsafe_code, reason = "memory that one thread appends to while others read")]
 mod segment;
 mod stream;
+mod switch;
+mod timeline;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,8 +33,10 @@ pub use form::Form;
 pub use headers::{Headers, Target};
 pub use index::{Entry, EntryKind};
 pub use log::{LOG_MSID, LogLimits, Seen, Wake};
+pub use recent::fingerprint;
+pub use seats::{Rules, Second};
 pub use segment::SEGMENT_BYTES;
-pub use stream::{Counters, Phase, Publisher, Source, Stream, StreamOptions};
+pub use stream::{Counters, Phase, Publisher, Source, Standby, Stream, StreamOptions};
 pub use view::{LagLimits, Start, View, Wish};
 
 use pool::Pool;
@@ -44,11 +52,16 @@ pub struct Busy;
 #[derive(Debug)]
 pub struct Changes {
     generation: watch::Sender<u64>,
+    switches: AtomicU64,
 }
 
 impl Changes {
     fn bump(&self) {
         self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    fn count_switch(&self) {
+        self.switches.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -63,11 +76,12 @@ pub struct Hub {
 impl Hub {
     /// An empty hub.
     pub fn new() -> Self {
-        let changes = Arc::new(Changes { generation: watch::Sender::new(0) });
+        let (generation, switches) = (watch::Sender::new(0), AtomicU64::new(0));
+        let changes = Arc::new(Changes { generation, switches });
         Self { streams: Mutex::default(), changes, pool: Pool::new() }
     }
 
-    /// Becomes the publisher of `key`.
+    /// Becomes the publisher of `key`, if it has none.
     pub fn publish(
         &self,
         key: &StreamKey,
@@ -75,15 +89,39 @@ impl Hub {
         source: Source,
         now: Instant,
     ) -> Result<Publisher, Busy> {
+        self.enter(key, options, source, None, now)
+    }
+
+    /// Becomes a publisher of `key`, beside another one as `rules` have it. One of whom nothing
+    /// came for three seconds never is in the way.
+    pub fn compete(
+        &self,
+        key: &StreamKey,
+        options: StreamOptions,
+        source: Source,
+        rules: Rules,
+        now: Instant,
+    ) -> Result<Publisher, Busy> {
+        self.enter(key, options, source, Some(rules), now)
+    }
+
+    fn enter(
+        &self,
+        key: &StreamKey,
+        options: StreamOptions,
+        source: Source,
+        rules: Option<Rules>,
+        now: Instant,
+    ) -> Result<Publisher, Busy> {
         let mut streams = self.lock();
         loop {
             let stream = self.entry(&mut streams, key, options, now);
-            match stream.begin(source.clone()) {
-                Some(true) => {
+            match stream.begin(&source, rules, now) {
+                Some(ticket) => {
+                    let ticket = ticket?;
                     drop(streams);
-                    return Ok(Publisher::new(stream, Arc::clone(&self.changes)));
+                    return Ok(Publisher::new(stream, ticket, Arc::clone(&self.changes)));
                 }
-                Some(false) => return Err(Busy),
                 // It ended a moment ago and was not swept yet: this publisher makes a new one.
                 None => _ = streams.remove(key),
             }
@@ -107,6 +145,11 @@ impl Hub {
     /// Every stream, in no order.
     pub fn list(&self) -> Vec<Arc<Stream>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// How often another publisher went on with a stream.
+    pub fn switches(&self) -> u64 {
+        self.changes.switches.load(Ordering::Relaxed)
     }
 
     /// Tells of each begin and end of a publish.

@@ -1,6 +1,7 @@
 //! Tests of the hub: what a reader gets is compared byte for byte with what was appended.
 
 mod forms;
+mod redundancy;
 
 use std::io::IoSlice;
 use std::sync::Arc;

@@ -32,10 +32,13 @@ pub(super) struct Source {
     pub(super) reloads: Reloads,
 }
 
+/// The state of a publisher that stands by.
+pub(super) const STANDBY: &str = "standby";
+
 /// What a client does.
 enum Doing {
     Plays([String; 3], &'static str),
-    Publishes([String; 3]),
+    Publishes([String; 3], &'static str),
     Leg(LegStatus),
 }
 
@@ -113,7 +116,7 @@ impl Source {
         let Some(shards) = self.shards.upgrade() else { return (Vec::new(), 0) };
         let (states, unanswered) = shards.clients(WITHIN).await;
         drop(shards);
-        let mut publishers = self.publishers();
+        let mut publishers = self.publishers(Instant::now());
         let mut legs: HashMap<String, LegStatus> =
             self.sampler.legs().into_iter().map(|leg| (leg.peer.clone(), leg)).collect();
         let now = Instant::now();
@@ -132,7 +135,10 @@ impl Source {
                 }
                 None => match legs.remove(&peer) {
                     Some(leg) => Doing::Leg(leg),
-                    None => Doing::Publishes(publishers.remove(&peer)?),
+                    None => {
+                        let (names, how) = publishers.remove(&peer)?;
+                        Doing::Publishes(names, how)
+                    }
                 },
             };
             Some(shown(&state, peer, doing, now))
@@ -140,15 +146,20 @@ impl Source {
         (clients.collect(), unanswered)
     }
 
-    /// What is published, by the address of who does.
-    fn publishers(&self) -> HashMap<String, [String; 3]> {
-        let streams = self.sampler.streams();
-        let live = streams.into_iter().filter(|stream| stream.phase() == Phase::Live);
-        live.map(|stream| {
+    /// What is published, by the address of who does or stands by.
+    fn publishers(&self, now: Instant) -> HashMap<String, ([String; 3], &'static str)> {
+        let mut publishers = HashMap::new();
+        for stream in self.sampler.streams() {
             let key = stream.key();
-            (stream.source().peer, [key.vhost(), key.app(), key.stream()].map(str::to_owned))
-        })
-        .collect()
+            let names = [key.vhost(), key.app(), key.stream()].map(str::to_owned);
+            if stream.phase() == Phase::Live {
+                publishers.insert(stream.source().peer, (names.clone(), "publishing"));
+            }
+            for standby in stream.standbys(now) {
+                publishers.insert(standby.source.peer, (names.clone(), STANDBY));
+            }
+        }
+        publishers
     }
 }
 
@@ -156,7 +167,7 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
     let (mut sent, mut received) = (client.sent, client.received);
     let (publish, [vhost, app, name], state) = match doing {
         Doing::Plays(names, how) => (false, names, how.to_owned()),
-        Doing::Publishes(names) => (true, names, "publishing".to_owned()),
+        Doing::Publishes(names, how) => (true, names, how.to_owned()),
         Doing::Leg(leg) => {
             let publish = leg.kind == "publish";
             *(if publish { &mut received } else { &mut sent }) += leg.bytes;

@@ -11,10 +11,12 @@ use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Forwards;
 use crate::hooks::Counters;
-use crate::hub::{Phase, Stream};
+use crate::hub::{Phase, Standby, Stream};
 use crate::rtmp::flv::Codec;
 use crate::status::srs::Identity;
-use crate::status::{HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
+use crate::status::{
+    HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StandbyStatus, StreamStatus, Totals,
+};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -169,6 +171,7 @@ impl Sampler {
                 received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
+                switches: self.context.hub.switches(),
                 legs: self.edges.leg_totals(),
                 hooks: hooks(&self.context.hooks.counters),
                 backend_failures: self.forwards.backend_failures(),
@@ -197,6 +200,8 @@ impl Sampler {
             stream: key.stream().into(),
             state: state.into(),
             publisher: if state == "live" { stream.source().peer } else { String::new() },
+            standbys: stream.standbys(now).into_iter().map(standby).collect(),
+            switches: counters.switches.load(Relaxed),
             players: counters.players.load(Relaxed),
             legs: 0,
             received_bytes: counters.received_bytes.load(Relaxed),
@@ -210,6 +215,11 @@ impl Sampler {
             forwards: self.forwards.registry.of(stream, now),
         }
     }
+}
+
+fn standby(of: Standby) -> StandbyStatus {
+    let Standby { source, ready, silent_ms, held_bytes } = of;
+    StandbyStatus { peer: source.peer, ready, silent_ms, held_bytes }
 }
 
 fn shard(gauges: &Gauges) -> ShardStatus {

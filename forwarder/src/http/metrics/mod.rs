@@ -100,6 +100,8 @@ fn of_totals(page: &mut Page, snapshot: &Snapshot) {
     page.counter("forwarder_send_bytes_total", "Bytes sent to players and destinations.")
         .is(totals.sent_bytes);
     page.counter("forwarder_skips_total", "Skips of slow readers to a keyframe.").is(totals.skips);
+    page.counter("forwarder_switches_total", "Switches of streams to another publisher.")
+        .is(totals.switches);
 }
 
 fn of_hooks(page: &mut Page, snapshot: &Snapshot) {
