@@ -1,6 +1,8 @@
 //! What the TOML form promises.
 mod errors;
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -292,39 +294,7 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 notsent_lowat: if on { 512 << 20 } else { 0 },
             },
             publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
-            forward: Forward {
-                enabled: on,
-                destination: hosts
-                    .iter()
-                    .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
-                    .collect(),
-                backend: hosts.iter().next().map(|host| {
-                    format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
-                }),
-                backend_timeout: a,
-                backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
-                backend_interval: c,
-                connect_timeout: d,
-                retry_min: c,
-                retry_max: a,
-                retry_refused: d,
-                hung_timeout: b,
-                queue_length: c,
-                queue_bytes: bytes,
-                send_buffer: chunk_size as usize + 4096,
-                notsent_lowat: 0,
-                to: hosts
-                    .iter()
-                    .map(|host| ForwardTo {
-                        url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]")
-                            .parse()
-                            .expect("a URL"),
-                        app: Pattern::new("live*").expect("a pattern"),
-                        stream: Pattern::default(),
-                        param: on.then_some(false),
-                    })
-                    .collect(),
-            },
+            forward: forward_to(&hosts, [a, b, c, d], bytes, on, chunk_size),
             hooks: Hooks {
                 enabled: on,
                 on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
@@ -374,6 +344,46 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
             },
         },
     )
+}
+
+fn forward_to(
+    hosts: &HashSet<String>,
+    [a, b, c, d]: [Duration; 4],
+    bytes: usize,
+    on: bool,
+    chunk_size: u32,
+) -> Forward {
+    Forward {
+        enabled: on,
+        destination: hosts
+            .iter()
+            .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
+            .collect(),
+        backend: hosts.iter().next().map(|host| {
+            format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
+        }),
+        backend_timeout: a,
+        backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
+        backend_interval: c,
+        connect_timeout: d,
+        retry_min: c,
+        retry_max: a,
+        retry_refused: d,
+        hung_timeout: b,
+        queue_length: c,
+        queue_bytes: bytes,
+        send_buffer: chunk_size as usize + 4096,
+        notsent_lowat: 0,
+        to: hosts
+            .iter()
+            .map(|host| ForwardTo {
+                url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]").parse().expect("a URL"),
+                app: Pattern::new("live*").expect("a pattern"),
+                stream: Pattern::default(),
+                param: on.then_some(false),
+            })
+            .collect(),
+    }
 }
 
 fn deadline() -> impl Strategy<Value = Duration> {

@@ -44,7 +44,7 @@ pub(super) async fn kick<F: Facts>(
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = permit(&api, peer, &headers) {
+    if let Some(refused) = refuse(&api, peer, &headers) {
         return refused;
     }
     match api.facts.kick(&id).await {
@@ -53,17 +53,17 @@ pub(super) async fn kick<F: Facts>(
     }
 }
 
-/// Refuses one who may not change anything.
-pub(super) fn permit<F: Facts>(
+/// The answer to one who may not change anything; `None`: it may.
+pub(super) fn refuse<F: Facts>(
     api: &Api<F>,
     peer: SocketAddr,
     headers: &HeaderMap,
-) -> Result<(), Response> {
+) -> Option<Response> {
     if may_write(&api.options.token, peer, headers) {
-        return Ok(());
+        return None;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    Err((challenge, refusal(StatusCode::UNAUTHORIZED)).into_response())
+    Some((challenge, refusal(StatusCode::UNAUTHORIZED)).into_response())
 }
 
 /// Whether this request may change something: it has the token, or comes over loopback and neither

@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::clients::permit;
+use super::clients::refuse;
 use super::{Api, Facts, Peer};
 use crate::status::{BackendStatus, ForwardStatus, NameStatus, Snapshot};
 
@@ -58,7 +58,7 @@ pub(super) async fn refresh<F: Facts>(
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = permit(&api, peer, &headers) {
+    if let Some(refused) = refuse(&api, peer, &headers) {
         return refused;
     }
     let asked = api.facts.refresh_forwards(which.stream.as_deref());
