@@ -340,6 +340,9 @@ fn the_description_is_what_is_answered() {
                 let ids = ids.map(|one| one["id"].as_str().expect("an id").to_owned());
                 ids.chain(["none".to_owned()]).collect()
             };
+            if methods.get("get").is_none() {
+                continue;
+            }
             for id in ids {
                 let asked = path.replace("{id}", &id);
                 let content = &methods["get"]["responses"]["200"]["content"];
@@ -366,8 +369,40 @@ fn the_description_is_what_is_answered() {
             }
         }
     }
+    reloads_as_described(&origin, &doc, &mut met);
     let described = doc["components"]["schemas"].as_object().expect("schemas");
     let unmet: Vec<&String> = described.keys().filter(|name| !met.contains(*name)).collect();
     assert_eq!(unmet, [""; 0], "described and never answered");
     live.stop(End::Polite);
+}
+
+/// Answers to who has the configuration loaded again, in our way and in that of SRS.
+#[track_caller]
+fn reloads_as_described(server: &Server, doc: &Value, met: &mut BTreeSet<String>) {
+    let text = std::fs::read_to_string(server.config()).expect("configuration");
+    let mut look = |method: &str, path: &str, headers: &str, status: &str| {
+        let answer = ask(server, method, path, headers);
+        let body = serde_json::from_str(&answer.body).expect("JSON");
+        let bare = path.split('?').next().expect("a path");
+        let answers = &doc["paths"][bare][method.to_lowercase()]["responses"];
+        let schema = &answers[status]["content"]["application/json"]["schema"];
+        assert_eq!(answer.status.to_string(), status, "{path}: {body}");
+        assert_eq!(differs(doc, schema, &body, met), None, "{path}: {body}");
+        body
+    };
+    let raw = "/api/v1/raw?rpc";
+    look("GET", &format!("{raw}=raw"), "", "200");
+    for rpc in ["reload", "reload-fetch", ""] {
+        assert_eq!(look("GET", &format!("{raw}={rpc}"), "", "200")["code"], 1061, "{rpc}");
+    }
+    server.write(&text.replace("[http_api]\n", "[http_api]\nraw_reload = true\n"));
+    look("POST", "/api/v1/reload", "Origin: http://a.test\r\n", "401");
+    let body = look("POST", "/api/v1/reload", "", "200");
+    assert_eq!(body["reload"]["changes"][0]["key"], "http_api.raw_reload", "{body}");
+    server.write("listne = 1935");
+    assert_eq!(look("POST", "/api/v1/reload", "", "400")["code"], 1023);
+    let body = look("GET", &format!("{raw}=reload-fetch"), "", "200");
+    assert_eq!([&body["data"]["err"], &body["data"]["state"]], [&json!(1023), &json!(10)]);
+    look("GET", &format!("{raw}=reload"), "Origin: http://a.test\r\n", "401");
+    assert_eq!(look("GET", &format!("{raw}=update"), "", "200")["code"], 1060);
 }

@@ -58,19 +58,14 @@ fn each_hook_has_srs_s_fields_and_comes_in_order() {
             "ip": "127.0.0.1", "vhost": "__defaultVhost__", "app": "live",
         })
     };
-    let with = |action: &str, more: Value| {
-        let mut all = base(action);
-        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        all
-    };
+    let with = |action: &str, more: Value| joined(base(action), &more);
     let publisher = json!({
         "client_id": id, "tcUrl": tc_url, "stream": "cam", "param": "?token=abc&x=1",
     });
     let named = json!({
         "stream_url": "/live/cam", "stream_id": streams["streams"][0]["id"],
     });
-    let mut of_publish = publisher.clone();
-    of_publish.as_object_mut().unwrap().extend(named.as_object().unwrap().clone());
+    let of_publish = joined(publisher.clone(), &named);
     let mut of_connect = publisher;
     of_connect["pageUrl"] = json!("");
     let calls = backend.calls();
@@ -129,6 +124,13 @@ fn each_hook_has_srs_s_fields_and_comes_in_order() {
     assert!(close["recv_bytes"].as_u64() > Some(100_000), "{close}");
     let log = server.log();
     assert!(!log.contains("hush") && !log.contains("abc"), "keys in the log:\n{log}");
+}
+
+/// One object of two.
+fn joined(mut one: Value, other: &Value) -> Value {
+    let other = other.as_object().expect("an object").clone();
+    one.as_object_mut().expect("an object").extend(other);
+    one
 }
 
 fn ask(server: &Server, path: &str) -> (String, Value) {
@@ -267,7 +269,8 @@ fn all_of_a_list_have_to_say_yes() {
     first.answer("on_publish", Reply::Say(200, "2".into()));
     assert!(outcome(Peer::open(server.rtmp, Goal::Publish, "live/a")).is_err());
     assert_eq!((first.calls().len(), second.calls().len()), (2, 1), "who comes after is not asked");
-    (first.accept_all(), second.accept_all());
+    first.accept_all();
+    second.accept_all();
     assert_eq!(outcome(Peer::open(server.rtmp, Goal::Publish, "live/a")), Ok(()));
     for backend in [first, second] {
         backend.wait("on_unpublish", 1);

@@ -1,6 +1,7 @@
 //! A snapshot of what the server does: what the API serialises and `forwarder status` prints.
 //!
 //! Fields that are missing read as empty, so that `status` understands servers of other versions.
+pub mod reload;
 pub mod srs;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since start.
     pub uptime_s: u64,
-    /// Open RTMP connections.
+    /// Open connections, players over HTTP among them.
     pub connections: usize,
     /// Threads, each with its share of the connections.
     pub shards: Vec<ShardStatus>,
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub kernel_backlog_limit: u64,
     /// RTMP listeners, `ip:port` (`rtmps://ip:port` with TLS), with the ports really bound.
     pub listen: Vec<String>,
+    /// Where the configuration came from, and when.
+    pub config: reload::ConfigStatus,
     /// Streams that this server, being an edge, pulls from origins.
     pub pulls: Vec<PullStatus>,
     /// Players of an edge with a connection to an origin of their own.
@@ -75,6 +78,8 @@ pub struct Totals {
     pub sent_bytes: u64,
     /// Skips of slow readers to a keyframe.
     pub skips: u64,
+    /// How often a publisher that stood by, or took over, went on with a stream.
+    pub switches: u64,
     /// What legs moved.
     pub legs: LegTotals,
     /// Questions to backends of forwards without an answer.
@@ -142,6 +147,10 @@ pub struct StreamStatus {
     pub state: String,
     /// Address of the publisher, empty without one.
     pub publisher: String,
+    /// Publishers that stand by for it, in the order in which they would go on.
+    pub standbys: Vec<StandbyStatus>,
+    /// How often another publisher went on with it.
+    pub switches: u64,
     /// Players, with a leg or without; those not counted that are forwards.
     pub players: usize,
     /// Those of them that have a leg.
@@ -164,6 +173,20 @@ pub struct StreamStatus {
     pub skips: u64,
     /// Its forwards.
     pub forwards: Vec<ForwardStatus>,
+}
+
+/// A publisher that stands by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StandbyStatus {
+    /// Its address.
+    pub peer: String,
+    /// Whether it could go on now: its newest group of pictures is in memory.
+    pub ready: bool,
+    /// How long nothing came from it, milliseconds.
+    pub silent_ms: u64,
+    /// Bytes held of it.
+    pub held_bytes: u64,
 }
 
 /// One stream that an edge pulls from an origin.
@@ -336,7 +359,7 @@ pub struct ClientStatus {
     pub recv_bytes: u64,
     /// Kilobits a second.
     pub kbps: Kbps,
-    /// `publishing`; of players `playing`, `blocked` (its socket takes nothing) or `waiting` (for a
+    /// `publishing` or `standby`; of players `playing`, `blocked` (its socket takes nothing) or `waiting` (for a
     /// publisher); `kernel` or `user` for one with a leg.
     pub state: String,
     /// Its address with the port, as the log has it.

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+pub mod browser;
 pub mod cases;
 pub mod compare;
 pub mod dns;
@@ -28,6 +29,7 @@ pub mod segments;
 pub mod server;
 pub mod sink;
 pub mod tls;
+pub mod viewer;
 
 /// Polls `condition` until it holds; panics when it does not `within` the time. Says how long it took.
 #[track_caller]

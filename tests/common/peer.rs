@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use forwarder::rtmp::Timestamp;
 use forwarder::rtmp::message::MediaKind;
 use forwarder::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::flv::{AUDIO, Tag, VIDEO};
 use super::media::Synthetic;
@@ -347,6 +347,7 @@ impl Drop for Recorder {
 pub struct Live {
     sent: Arc<Mutex<Vec<Tag>>>,
     end: Arc<Mutex<Option<End>>>,
+    silent: Arc<AtomicBool>,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
@@ -357,6 +358,8 @@ pub enum End {
     Polite,
     /// Gone without a word.
     Abrupt,
+    /// As [`End::Abrupt`], with a reset.
+    Reset,
 }
 
 impl Live {
@@ -371,6 +374,8 @@ impl Live {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let end = Arc::new(Mutex::new(None));
         let (in_sent, in_end) = (Arc::clone(&sent), Arc::clone(&end));
+        let silent = Arc::new(AtomicBool::new(false));
+        let in_silent = Arc::clone(&silent);
         let thread = std::thread::spawn(move || {
             let send = |peer: &mut Peer, tag: Tag| {
                 let result = peer.send(&tag);
@@ -381,7 +386,8 @@ impl Live {
                 send(&mut peer, tag)?;
             }
             let begin = Instant::now();
-            for n in first.. {
+            let mut n = first;
+            loop {
                 let due = u64::from(source.offset(n) - source.offset(first));
                 let early = Duration::from_millis(due).saturating_sub(begin.elapsed());
                 std::thread::sleep(early);
@@ -392,7 +398,18 @@ impl Live {
                         break;
                     }
                     Some(End::Abrupt) => break,
+                    Some(End::Reset) => {
+                        let socket = SockRef::from(&peer.socket);
+                        return socket.set_linger(Some(Duration::ZERO));
+                    }
                     None => {}
+                }
+                if in_silent.load(Ordering::Relaxed) {
+                    peer.pump(Duration::from_millis(5));
+                    if peer.closed {
+                        return Err(ErrorKind::ConnectionAborted.into());
+                    }
+                    continue;
                 }
                 for tag in source.frame(n) {
                     send(&mut peer, tag)?;
@@ -400,13 +417,19 @@ impl Live {
                 if n % source.fps == 0 {
                     peer.pump(Duration::from_millis(1));
                 }
+                n += 1;
             }
             // what was sent is to arrive: no reset by closing on unread bytes
             drop(peer.socket.shutdown(Shutdown::Write));
             peer.drain(seconds(1));
             Ok(())
         });
-        Self { sent, end, thread: Some(thread) }
+        Self { sent, end, silent, thread: Some(thread) }
+    }
+
+    /// Says nothing any more, and stays; or goes on, and catches up.
+    pub fn be_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 
     /// What was sent so far.

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use forwarder::status::reload::{Outcome, Reloaded};
 use forwarder::status::{ClientPage, ClientStatus, Snapshot, StreamStatus};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -25,6 +26,8 @@ pub struct Setup {
     more: String,
     exporter: String,
     http_api: String,
+    http_server: String,
+    http_remux: String,
     rtmp: Option<SocketAddr>,
 }
 
@@ -110,6 +113,19 @@ impl Setup {
         self
     }
 
+    /// Serves players over HTTP too.
+    pub fn http_server(mut self, listen: SocketAddr) -> Self {
+        self.http_server = format!("[http_server]\nenabled = true\nlisten = \"{listen}\"\n");
+        self.http_remux = format!("[vhost.http_remux]\nenabled = true\n{}", self.http_remux);
+        self
+    }
+
+    /// A line of `[vhost.http_remux]`.
+    pub fn http_remux(mut self, line: &str) -> Self {
+        writeln!(self.http_remux, "{line}").unwrap();
+        self
+    }
+
     /// Where to listen, else anywhere.
     pub fn listen(mut self, rtmp: SocketAddr) -> Self {
         self.rtmp = Some(rtmp);
@@ -118,26 +134,32 @@ impl Setup {
 
     /// Starts a server and waits until it accepts.
     #[track_caller]
-    pub fn start(mut self) -> Server {
+    pub fn start(self) -> Server {
+        let rtmp = self.rtmp.unwrap_or_else(free_address);
+        let api = free_address();
+        Server::start("forwarder.toml", &self.text(rtmp, api), rtmp, api)
+    }
+
+    /// The configuration of a server that listens there.
+    pub fn text(mut self, rtmp: SocketAddr, api: SocketAddr) -> String {
         if !self.edge.is_empty() {
             writeln!(self.edge, "splice = \"{}\"", self.splice.unwrap_or("never")).unwrap();
         }
-        let rtmp = self.rtmp.unwrap_or_else(free_address);
-        let api = free_address();
-        let config = format!(
-            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}{}\
+        format!(
+            "listen = [\"{rtmp}\"]\n{}[http_api]\nenabled = true\nlisten = \"{api}\"\n{}{}{}\
              [[vhost]]\nname = \"__defaultVhost__\"\n\
-             [vhost.play]\n{}[vhost.publish]\n{}{}{}{}",
+             [vhost.play]\n{}[vhost.publish]\n{}{}{}{}{}",
             self.global,
             self.http_api,
             self.exporter,
+            self.http_server,
             self.play,
             self.publish,
             self.forward,
             self.edge,
+            self.http_remux,
             self.more,
-        );
-        Server::start("forwarder.toml", &config, rtmp, api)
+        )
     }
 }
 
@@ -189,6 +211,36 @@ impl Server {
             TcpStream::connect(api).is_ok() && process.log().contains("listening")
         });
         wait_until("RTMP is accepted", seconds(5), || TcpStream::connect(rtmp).is_ok());
+    }
+
+    /// Where its configuration is.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Writes another configuration where it looks for it.
+    #[track_caller]
+    pub fn write(&self, config: &str) {
+        std::fs::write(&self.config, config).expect("configuration");
+    }
+
+    /// Has it load its configuration again, and gives what came of it.
+    #[track_caller]
+    pub fn reload(&self) -> Outcome {
+        let answer = http(self.api, "POST", "/api/v1/reload", "").expect("an answer");
+        let mut body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        match answer.status {
+            200 => Ok(serde_json::from_value(body["reload"].take()).expect("what changed")),
+            400 => Err(serde_json::from_value(body["error"].take()).expect("a refusal")),
+            _ => panic!("reload: {answer:?}"),
+        }
+    }
+
+    /// Loads what `setup` says, at the addresses that it has.
+    #[track_caller]
+    pub fn reload_to(&self, setup: Setup) -> Reloaded {
+        self.write(&setup.text(self.rtmp, self.api));
+        self.reload().unwrap_or_else(|refused| panic!("{}", refused.shown))
     }
 
     /// SIGKILL.

@@ -27,6 +27,8 @@ const NEEDS: &[Need] = &[
         package: "libnginx-mod-rtmp",
         proof: Proof::File("/usr/lib/nginx/modules/ngx_rtmp_module.so"),
     },
+    Need { package: "chromium", proof: Proof::Program("chromium") },
+    Need { package: "npm", proof: Proof::Program("npm") },
     Need { package: "dnsmasq-base", proof: Proof::Program("dnsmasq") },
     Need { package: "iproute2", proof: Proof::Program("ip") },
     Need { package: "prometheus", proof: Proof::Program("promtool") },

@@ -2,6 +2,7 @@
 mod check;
 mod doctor;
 mod import;
+mod reload;
 mod run;
 mod status;
 #[cfg(test)]
@@ -79,6 +80,7 @@ enum Command {
     Check(check::Args),
     Import(import::Args),
     Status(status::Args),
+    Reload(reload::Args),
     Doctor(doctor::Args),
     Token(token::Args),
 }
@@ -89,6 +91,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         (Some(Command::Check(args)), _) => check::run(&args),
         (Some(Command::Import(args)), _) => import::run(&args),
         (Some(Command::Status(args)), _) => status::run(&args),
+        (Some(Command::Reload(args)), _) => reload::run(&args),
         (Some(Command::Doctor(args)), _) => doctor::run(&args),
         (Some(Command::Token(args)), _) => token::run(&args),
         (None, Some(config)) if cli.test => check::run(&check::Args { config, print: false }),

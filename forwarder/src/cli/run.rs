@@ -20,7 +20,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         complain(&error.to_string());
         Failure::Refused
     })?;
-    telemetry::init(&loaded.config.log).map_err(|error| {
+    let level = telemetry::init(&loaded.config.log).map_err(|error| {
         complain(&format!("{error:#}"));
         Failure::Runtime
     })?;
@@ -28,7 +28,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     for note in &loaded.notes {
         warn!("{note}");
     }
-    server::run(loaded.config).map_err(|error| {
+    // What a reload reads, wherever the process stands by then.
+    let file = std::path::absolute(&args.config).unwrap_or(args.config);
+    server::run(loaded.config, server::Origin { file, level }).map_err(|error| {
         error!("{error:#}");
         Failure::Runtime
     })

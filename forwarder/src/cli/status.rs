@@ -8,12 +8,13 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{Failure, complain, say};
 use crate::config::DEFAULT_VHOST;
+use crate::status::reload::ConfigStatus;
 use crate::status::{
     ClientOrder, ClientQuery, ForwardStatus, LegStatus, PullStatus, Snapshot, StreamStatus,
 };
@@ -61,13 +62,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn answer(args: &Args) -> anyhow::Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let query = ClientQuery { start: 0, count: args.count, sort: args.sort };
     let path = if args.clients { clients::path(query) } else { STATUS.to_owned() };
-    let body = runtime.block_on(async {
-        let asked = tokio::time::timeout(TIMEOUT, ask(&args.api, &path)).await;
-        asked.unwrap_or_else(|_| bail!("no answer within {} s", TIMEOUT.as_secs()))
-    })?;
+    let (status, body) = exchange(&args.api, &Asked::get(&path))?;
+    ensure!(status == StatusCode::OK, "the server answers {status}");
     if args.json {
         return Ok(String::from_utf8_lossy(&body).into_owned());
     }
@@ -82,22 +80,47 @@ fn answer(args: &Args) -> anyhow::Result<String> {
     Ok(table(&snapshot))
 }
 
-/// Asks the API at `address`, `host:port`, for `path`.
-pub(super) async fn ask(address: &str, path: &str) -> anyhow::Result<Bytes> {
+/// What the API is asked.
+pub(super) struct Asked<'a> {
+    pub(super) method: Method,
+    pub(super) path: &'a str,
+    pub(super) token: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, token: None }
+    }
+}
+
+/// As [`ask`], with a runtime of its own, for [`TIMEOUT`] at most.
+pub(super) fn exchange(address: &str, asked: &Asked<'_>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let answer = tokio::time::timeout(TIMEOUT, ask(address, asked)).await;
+        answer.unwrap_or_else(|_| bail!("no answer within {} s", TIMEOUT.as_secs()))
+    })
+}
+
+/// Asks the API at `address`, `host:port`.
+pub(super) async fn ask(address: &str, asked: &Asked<'_>) -> anyhow::Result<(StatusCode, Bytes)> {
     let socket = TcpStream::connect(address)
         .await
         .context("cannot connect (is [http_api] enabled there?)")?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
-    let request = Request::get(path)
+    let mut request = Request::builder().method(&asked.method).uri(asked.path);
+    if let Some(token) = asked.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request
         .header(header::HOST, address)
         .body(Empty::<Bytes>::new())
         .context("not an address")?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        ensure!(status == StatusCode::OK, "the server answers {status}");
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+        Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
     };
     tokio::pin!(exchange);
     tokio::select! {
@@ -115,6 +138,19 @@ fn in_kernel(snapshot: &Snapshot) -> String {
     }
 }
 
+/// Where the configuration came from, and why another was refused.
+fn configuration(text: &mut String, config: &ConfigStatus) {
+    if config.file.is_empty() {
+        return;
+    }
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "configuration {}, loaded {} ago", config.file, uptime(config.age_s));
+    if let Some(error) = config.last_error.lines().next() {
+        let _ =
+            writeln!(text, "the last reload was refused: {}", error.replace(char::is_control, "?"));
+    }
+}
+
 /// The snapshot for people.
 pub(super) fn table(snapshot: &Snapshot) -> String {
     let mut text = format!(
@@ -127,6 +163,7 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         in_kernel(snapshot),
         snapshot.listen.join(", "),
     );
+    configuration(&mut text, &snapshot.config);
     let totals = &snapshot.totals;
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -228,8 +265,21 @@ fn stream_row(stream: &StreamStatus) -> [String; 7] {
         bitrate(stream.bitrate_bps),
         codecs,
         stream.skips.to_string(),
-        or_dash(&stream.publisher),
+        publishers(stream),
     ]
+}
+
+/// Who publishes, who stands by, and how often that changed.
+fn publishers(stream: &StreamStatus) -> String {
+    let mut text = or_dash(&stream.publisher);
+    for standby in &stream.standbys {
+        let waits = if standby.ready { "" } else { " (not ready)" };
+        let _ = write!(text, ", standby {}{waits}", standby.peer);
+    }
+    if stream.switches > 0 {
+        let _ = write!(text, ", {} switched", stream.switches);
+    }
+    text
 }
 
 fn forward_row(stream: &StreamStatus, forward: &ForwardStatus) -> [String; 8] {

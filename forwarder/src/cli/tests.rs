@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::Config;
 use crate::http::{Facts, Options, Serve, serve};
+use crate::status::reload::{ConfigStatus, Outcome, Reloaded};
 use crate::status::srs::Identity;
 use crate::status::srs::{SrsStream, SrsVhost, Summary};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, ForwardStatus, Kbps, LegStatus, ProcessStatus,
-    PullStatus, Snapshot, StreamStatus, Totals,
+    PullStatus, Snapshot, StandbyStatus, StreamStatus, Totals,
 };
 
 #[test]
@@ -73,6 +74,20 @@ struct Told;
 impl Facts for Told {
     fn snapshot(&self) -> Snapshot {
         snapshot()
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            series_of_streams: true,
+            crossdomain: true,
+            token: String::new(),
+            raw_reload: false,
+            identity: Identity::draw(),
+        }
+    }
+
+    async fn reload(&self) -> Outcome {
+        Ok(Reloaded::default())
     }
 
     fn process(&self) -> ProcessStatus {
@@ -145,15 +160,13 @@ async fn status_asks_the_api() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let shutdown = CancellationToken::new();
-    let identity = Identity::draw();
-    let options =
-        Options { series_of_streams: true, crossdomain: true, token: String::new(), identity };
-    let serving = tokio::spawn(serve(listener, Serve::Api, Told, options, shutdown.clone()));
-    let body = status::ask(&address, status::STATUS).await.expect("an answer");
+    let serving = tokio::spawn(serve(listener, Serve::Api, Told, shutdown.clone()));
+    let asked = status::Asked::get(status::STATUS);
+    let (_, body) = status::ask(&address, &asked).await.expect("an answer");
     assert_eq!(serde_json::from_slice::<Snapshot>(&body).expect("a snapshot"), snapshot());
     shutdown.cancel();
     serving.await.expect("no panic").expect("a clean end");
-    assert!(status::ask(&address, status::STATUS).await.is_err());
+    assert!(status::ask(&address, &asked).await.is_err());
 }
 
 #[test]
@@ -163,10 +176,12 @@ fn status_is_a_table() {
         "\
 forwarder 0.1.0, pid 4711, up 1h01m, 14 connections, splice kernel (backlog 1.5 MiB of 512.0 MiB)
 listening on 0.0.0.0:1935, [::]:1936
+configuration /etc/f.toml, loaded 1m30s ago
+the last reload was refused: /etc/f.toml:3:1: unknown key `listne`
 since start: 20 connections, 1 refused, 2 errors, 1.5 GiB received, 3.0 KiB sent, 5 skips
 
 STREAM             STATE    PLAYERS        BITRATE     CODECS    SKIPS  PUBLISHER
-live/livestream    live     12             2.5 Mbit/s  h264 aac  0      10.0.0.1:5000
+live/livestream    live     12             2.5 Mbit/s  h264 aac  0      10.0.0.1:5000, standby 10.0.0.2:5001 (not ready), 2 switched
 v.test/live/b?[2J  waiting  0              0 bit/s     -         0      -
 live/c             legs     1 (1 by legs)  0 bit/s     -         0      -
 
@@ -206,12 +221,15 @@ fn streams() -> Vec<StreamStatus> {
         skips: 1,
         ..ForwardStatus::default()
     };
+    let standby = StandbyStatus { peer: "10.0.0.2:5001".into(), ..StandbyStatus::default() };
     let live = StreamStatus {
         vhost: "__defaultVhost__".into(),
         app: "live".into(),
         stream: "livestream".into(),
         state: "live".into(),
         publisher: "10.0.0.1:5000".into(),
+        standbys: vec![standby],
+        switches: 2,
         players: 12,
         bitrate_bps: 2_512_000,
         video: "h264".into(),
@@ -274,6 +292,12 @@ fn snapshot() -> Snapshot {
         kernel_backlog: 3 << 19,
         kernel_backlog_limit: 512 << 20,
         listen: vec!["0.0.0.0:1935".into(), "[::]:1936".into()],
+        config: ConfigStatus {
+            file: "/etc/f.toml".into(),
+            age_s: 90,
+            last_error: "/etc/f.toml:3:1: unknown key `listne`\n  |\n".into(),
+            ..ConfigStatus::default()
+        },
         pulls: vec![pull],
         legs: vec![leg],
         streams: streams(),

@@ -7,15 +7,50 @@ pub(super) const NOT_UTF8: &str = "this is not UTF-8";
 
 /// What is wrong with a configuration: file, line, the offending text and the mend, rendered.
 #[derive(Debug, thiserror::Error)]
-#[error("{rendered}")]
-pub struct ConfigError {
-    rendered: String,
+#[error("{}", .0.rendered)]
+pub struct ConfigError(Box<Fault>);
+
+/// The parts of a [`ConfigError`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// All of it, for people.
+    pub rendered: String,
+    /// The file.
+    pub file: String,
+    /// Where in it; `None`: it is about the whole file.
+    pub at: Option<Position>,
+    /// What is wrong, one line.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub mend: String,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// The line, perhaps clipped.
+    pub text: String,
 }
 
 impl ConfigError {
     /// An error about a whole file, with no place in it.
     pub(super) fn whole(file: &str, message: &str) -> Self {
-        Self { rendered: format!("{file}: {message}") }
+        Self(Box::new(Fault {
+            rendered: format!("{file}: {message}"),
+            file: file.to_owned(),
+            at: None,
+            message: message.to_owned(),
+            mend: String::new(),
+        }))
+    }
+
+    /// What it is made of.
+    pub fn into_parts(self) -> Fault {
+        *self.0
     }
 }
 
@@ -45,7 +80,14 @@ impl Source {
         if !help.is_empty() {
             let _ = write!(out, "\n{margin} = {help}");
         }
-        ConfigError { rendered: out }
+        let (line, column) = (at.number, at.column);
+        ConfigError(Box::new(Fault {
+            rendered: out,
+            file: self.name.clone(),
+            at: Some(Position { line, column, text: shown }),
+            message: message.to_owned(),
+            mend: help.to_owned(),
+        }))
     }
 
     /// `file:line` of a byte offset.

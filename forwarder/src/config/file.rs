@@ -9,7 +9,10 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::error::{ConfigError, NOT_UTF8, Source, near_miss};
-use super::{Config, Exporter, HttpApi, Log, Rtmps, Targets, Vhost, When, serial, values};
+use super::{
+    Config, Exporter, HttpApi, HttpServer, Log, Rtmps, Targets, Vhost, When, http_server, serial,
+    values,
+};
 use crate::tls::{self, Part};
 
 /// Reads a whole TOML configuration.
@@ -38,6 +41,7 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
         log: file.log,
         http_api: file.http_api,
         exporter: file.exporter,
+        http_server: file.http_server,
         vhosts: file.vhost,
     };
     if config.vhosts.is_empty() {
@@ -70,12 +74,23 @@ pub(super) fn read(source: &Source) -> Result<Config, ConfigError> {
             let message = "edge is on and has no origin\nadd origin = [\"host:1935\"]";
             return Err(source.error(enabled.span(), message));
         }
+        if let Some(remux) = &look.http_remux
+            && vhost.http_remux.is_empty()
+        {
+            return Err(source.error(remux.span(), http_server::EMPTY));
+        }
         if let Some(tokens) = &look.tokens
             && vhost.tokens.shuts_out()
         {
             let message = "a token is wanted that nobody can have\nadd a secret, or a publish_key or play_key";
             return Err(source.error(tokens.span(), message));
         }
+    }
+    if let Some(look) = looks.http_server
+        && let Some(message) = http_server::clash(&config)
+    {
+        let span = look.listen.map(|listen| listen.span()).or(look.enabled.map(|it| it.span()));
+        return Err(source.error(span.unwrap_or_default(), &message));
     }
     Ok(config)
 }
@@ -135,6 +150,7 @@ struct File {
     log: Log,
     http_api: HttpApi,
     exporter: Exporter,
+    http_server: HttpServer,
     #[serde(deserialize_with = "vhosts")]
     vhost: Vec<Vhost>,
 }
@@ -157,6 +173,7 @@ impl Default for File {
             log,
             http_api,
             exporter,
+            http_server,
             ..
         } = Config::default();
         Self {
@@ -176,6 +193,7 @@ impl Default for File {
             log,
             http_api,
             exporter,
+            http_server,
             vhost: Vec::new(),
         }
     }
@@ -184,6 +202,7 @@ impl Default for File {
 /// What checks across keys need: which keys are there, and where.
 #[derive(Deserialize)]
 struct SecondLook {
+    http_server: Option<HttpServerLook>,
     #[serde(default)]
     rtmps: RtmpsLook,
     #[serde(default)]
@@ -215,7 +234,14 @@ struct VhostLook {
     chunk_size: Option<IgnoredAny>,
     forward: Option<SwitchLook>,
     edge: Option<SwitchLook>,
+    http_remux: Option<Spanned<IgnoredAny>>,
     tokens: Option<Spanned<IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct HttpServerLook {
+    enabled: Option<Spanned<bool>>,
+    listen: Option<Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -279,7 +305,7 @@ fn section_of(key: &str) -> Option<String> {
     if defaults.get(key).is_some_and(|value| !value.is_table()) {
         return Some("at the top, above every [table]".to_owned());
     }
-    for section in ["rtmps", "tls", "log", "http_api", "exporter"] {
+    for section in ["rtmps", "tls", "log", "http_api", "exporter", "http_server"] {
         if defaults.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [{section}]"));
         }
@@ -288,7 +314,18 @@ fn section_of(key: &str) -> Option<String> {
     if vhost.contains_key(key) {
         return Some("in [[vhost]]".to_owned());
     }
-    for section in ["play", "publish", "forward", "edge", "hooks", "security", "refer", "tokens"] {
+    const SECTIONS: [&str; 9] = [
+        "play",
+        "publish",
+        "forward",
+        "edge",
+        "hooks",
+        "security",
+        "refer",
+        "tokens",
+        "http_remux",
+    ];
+    for section in SECTIONS {
         if vhost.get(section)?.as_table()?.contains_key(key) {
             return Some(format!("in [vhost.{section}]"));
         }

@@ -4,6 +4,7 @@
 //! file and line, shows the text and says the mend.
 mod access;
 mod backend;
+mod change;
 mod destination;
 mod error;
 mod file;
@@ -11,6 +12,7 @@ mod forward;
 mod forward_target;
 mod forward_url;
 mod hooks;
+mod http_server;
 mod http_url;
 mod live;
 mod rtmps;
@@ -30,13 +32,15 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Domain, Network, Refer, Secret, Security, Tokens};
 pub use backend::{Backend, BackendFailure};
+pub use change::{Change, Takes, changes, keep, takes};
 pub use destination::{DEFAULT_PORT, Destination, DestinationError, bracketed};
-pub use error::ConfigError;
 use error::Source;
+pub use error::{ConfigError, Fault, Position};
 pub use forward::{Forward, ForwardTo, Pattern};
 pub use forward_target::{Discovery, ForwardTarget, ForwardTargetError};
 pub use forward_url::{ForwardUrl, ForwardUrlError, Names};
 pub use hooks::{Hooks, OnFailure};
+pub use http_server::{HttpRemux, HttpServer};
 pub use http_url::{HttpUrl, HttpUrlError};
 pub use live::Live;
 pub use rtmps::{Rtmps, Targets};
@@ -93,6 +97,8 @@ pub struct Config {
     pub http_api: HttpApi,
     /// Metrics for Prometheus.
     pub exporter: Exporter,
+    /// Players over HTTP.
+    pub http_server: HttpServer,
     /// At least one; names are unique.
     #[serde(rename = "vhost")]
     pub vhosts: Vec<Vhost>,
@@ -133,9 +139,11 @@ pub struct HttpApi {
     pub listen: SocketAddr,
     /// Let pages of other sites read it (CORS).
     pub crossdomain: bool,
-    /// Who says it may disconnect clients; empty: only who comes over loopback may.
+    /// Who says it may disconnect clients and reload; empty: only who comes over loopback may.
     #[serde(deserialize_with = "serial::token")]
     pub token: String,
+    /// `GET /api/v1/raw?rpc=reload` reloads, as in SRS; off by default.
+    pub raw_reload: bool,
 }
 
 /// `[exporter]`
@@ -181,6 +189,8 @@ pub struct Vhost {
     pub forward: Forward,
     /// Being an edge of other servers.
     pub edge: Edge,
+    /// Players over HTTP.
+    pub http_remux: HttpRemux,
     /// Backends that are asked.
     pub hooks: Hooks,
     /// Who may come, by address.
@@ -243,6 +253,27 @@ pub struct Publish {
     /// How long players and forwards of a stream wait for its publisher to come back.
     #[serde(deserialize_with = "serial::duration", serialize_with = "serial::write_duration")]
     pub grace: Duration,
+    /// What a second publisher of a stream is.
+    pub second: Second,
+    /// How many may stand by for one.
+    #[serde(deserialize_with = "serial::count::<_, _, 1, { values::STANDBYS_MAX }>")]
+    pub standbys: usize,
+    /// A publisher that is silent for so long is left for one that stands by.
+    #[serde(deserialize_with = "serial::timeout", serialize_with = "serial::write_duration")]
+    pub switch_after: Duration,
+}
+
+/// What a second publisher of a stream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Second {
+    /// Refused.
+    #[default]
+    Refuse,
+    /// The publisher from its first keyframe on, in place of the first.
+    TakeOver,
+    /// In reserve, for when the first ends or falls silent.
+    StandBy,
 }
 
 /// `[vhost.edge]`
@@ -355,6 +386,7 @@ impl Default for Config {
             log: Log::default(),
             http_api: HttpApi::default(),
             exporter: Exporter::default(),
+            http_server: HttpServer::default(),
             vhosts: vec![Vhost::default()],
         }
     }
@@ -373,6 +405,7 @@ impl Default for HttpApi {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1985)),
             crossdomain: true,
             token: String::new(),
+            raw_reload: false,
         }
     }
 }
@@ -402,6 +435,7 @@ impl Default for Vhost {
             publish: Publish::default(),
             forward: Forward::default(),
             edge: Edge::default(),
+            http_remux: HttpRemux::default(),
             hooks: Hooks::default(),
             security: Security::default(),
             refer: Refer::default(),
@@ -434,6 +468,10 @@ impl Default for Publish {
             firstpkt_timeout: Duration::from_secs(20),
             normal_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(10),
+            second: Second::Refuse,
+            standbys: 1,
+            // With 40 ms from frame to frame players have the next one within 0.3 s.
+            switch_after: Duration::from_millis(250),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the TOML form promises.
 mod errors;
-
-use std::collections::HashSet;
+mod http;
+mod reload;
 
 use proptest::prelude::*;
 
@@ -257,11 +257,17 @@ fn any_config() -> impl Strategy<Value = Config> {
                 listen: "[::1]:0".parse().unwrap(),
                 crossdomain: !json,
                 token: "a.b_c~1+/=".to_owned(),
+                raw_reload: json,
             },
             exporter: Exporter {
                 enabled: !json,
                 listen: "[::1]:9".parse().unwrap(),
                 streams: json,
+            },
+            http_server: HttpServer {
+                enabled: json,
+                listen: vec!["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()],
+                crossdomain: !json,
             },
             vhosts: vhosts.into_iter().map(|(name, vhost)| Vhost { name, ..vhost }).collect(),
         },
@@ -293,38 +299,52 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 send_buffer: if on { 0 } else { 4096 },
                 notsent_lowat: if on { 512 << 20 } else { 0 },
             },
-            publish: Publish { firstpkt_timeout: b, normal_timeout: c, grace: d },
-            forward: forward_to(&hosts, [a, b, c, d], bytes, on, chunk_size),
-            hooks: Hooks {
+            http_remux: HttpRemux {
                 enabled: on,
-                on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
-                on_play: vec![
-                    "http://[::1]/".parse().expect("a URL"),
-                    "http://h/".parse().expect("a URL"),
-                ],
-                timeout: d,
-                on_failure: if on { OnFailure::Allow } else { OnFailure::Refuse },
-                ..Hooks::default()
+                guess_has_av: !on,
+                has_audio: true,
+                has_video: on,
             },
-            security: Security {
+            publish: Publish {
+                firstpkt_timeout: b,
+                normal_timeout: c,
+                grace: d,
+                second: if on { Second::StandBy } else { Second::TakeOver },
+                standbys: 8,
+                switch_after: a,
+            },
+            forward: Forward {
                 enabled: on,
-                allow_publish: vec!["all".parse().expect("a network")],
-                deny_play: vec![
-                    "10.1.0.0/16".parse().expect("a network"),
-                    "2001:db8::/33".parse().expect("a network"),
-                ],
-                ..Security::default()
-            },
-            refer: Refer {
-                enabled: on,
-                play: vec!["a.example".parse().expect("a domain")],
-                ..Refer::default()
-            },
-            tokens: Tokens {
-                publish: on,
-                play: on,
-                secret: vec!["0123456789abcdef-._~".parse().expect("a key")],
-                ..Tokens::default()
+                destination: hosts
+                    .iter()
+                    .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
+                    .collect(),
+                backend: hosts.iter().next().map(|host| {
+                    format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
+                }),
+                backend_timeout: a,
+                backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
+                backend_interval: c,
+                connect_timeout: d,
+                retry_min: c,
+                retry_max: a,
+                retry_refused: d,
+                hung_timeout: b,
+                queue_length: c,
+                queue_bytes: bytes,
+                send_buffer: chunk_size as usize + 4096,
+                notsent_lowat: 0,
+                to: hosts
+                    .iter()
+                    .map(|host| ForwardTo {
+                        url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]")
+                            .parse()
+                            .expect("a URL"),
+                        app: Pattern::new("live*").expect("a pattern"),
+                        stream: Pattern::default(),
+                        param: on.then_some(false),
+                    })
+                    .collect(),
             },
             edge: Edge {
                 enabled: on,
@@ -342,47 +362,46 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 leg_soft_limit: bytes,
                 leg_hard_limit: more,
             },
+            ..guarded(on, d)
         },
     )
 }
 
-fn forward_to(
-    hosts: &HashSet<String>,
-    [a, b, c, d]: [Duration; 4],
-    bytes: usize,
-    on: bool,
-    chunk_size: u32,
-) -> Forward {
-    Forward {
-        enabled: on,
-        destination: hosts
-            .iter()
-            .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
-            .collect(),
-        backend: hosts.iter().next().map(|host| {
-            format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
-        }),
-        backend_timeout: a,
-        backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
-        backend_interval: c,
-        connect_timeout: d,
-        retry_min: c,
-        retry_max: a,
-        retry_refused: d,
-        hung_timeout: b,
-        queue_length: c,
-        queue_bytes: bytes,
-        send_buffer: chunk_size as usize + 4096,
-        notsent_lowat: 0,
-        to: hosts
-            .iter()
-            .map(|host| ForwardTo {
-                url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]").parse().expect("a URL"),
-                app: Pattern::new("live*").expect("a pattern"),
-                stream: Pattern::default(),
-                param: on.then_some(false),
-            })
-            .collect(),
+/// What says who may come.
+fn guarded(on: bool, timeout: Duration) -> Vhost {
+    Vhost {
+        hooks: Hooks {
+            enabled: on,
+            on_connect: vec!["http://a:81/b?c=d".parse().expect("a URL")],
+            on_play: vec![
+                "http://[::1]/".parse().expect("a URL"),
+                "http://h/".parse().expect("a URL"),
+            ],
+            timeout,
+            on_failure: if on { OnFailure::Allow } else { OnFailure::Refuse },
+            ..Hooks::default()
+        },
+        security: Security {
+            enabled: on,
+            allow_publish: vec!["all".parse().expect("a network")],
+            deny_play: vec![
+                "10.1.0.0/16".parse().expect("a network"),
+                "2001:db8::/33".parse().expect("a network"),
+            ],
+            ..Security::default()
+        },
+        refer: Refer {
+            enabled: on,
+            play: vec!["a.example".parse().expect("a domain")],
+            ..Refer::default()
+        },
+        tokens: Tokens {
+            publish: on,
+            play: on,
+            secret: vec!["0123456789abcdef-._~".parse().expect("a key")],
+            ..Tokens::default()
+        },
+        ..Vhost::default()
     }
 }
 

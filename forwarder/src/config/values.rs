@@ -24,6 +24,8 @@ pub(super) const CONNECTIONS_MAX: i64 = 10_000_000;
 pub(super) const GOP_FRAMES_MAX: i64 = 1_000_000;
 /// As `CONNECTIONS_MAX`.
 pub(super) const THREADS_MAX: i64 = 1024;
+/// Each holds a group of pictures in memory.
+pub(super) const STANDBYS_MAX: i64 = 8;
 /// Less would skip within one keyframe of an ordinary stream.
 const BYTES_MIN: u64 = 64 << 10;
 const BYTES_MAX: u64 = 64 << 30;

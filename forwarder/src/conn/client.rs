@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::shard::{Shard, Shards};
@@ -29,12 +30,26 @@ pub(super) struct Clients(RefCell<HashMap<RawFd, Rc<Facts>>>);
 #[derive(Debug)]
 struct Facts {
     id: u64,
+    speaks: Speaks,
     peer: SocketAddr,
     since: Instant,
     connect: RefCell<Option<Arc<ConnectRequest>>>,
+    /// Of the stream it asked for last.
+    vhost: RefCell<String>,
+    /// Cancelled when its vhost is served no more.
+    dismissed: CancellationToken,
     received: Cell<u64>,
     sent: Cell<u64>,
     rate: Cell<Rate>,
+}
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// RTMP.
+    Rtmp,
+    /// HTTP: it plays FLV.
+    Http,
 }
 
 /// A connection's place among the clients of its shard, until dropped.
@@ -68,11 +83,13 @@ pub struct Bps {
 pub struct ClientState {
     /// Counts connections from the start of the process: nobody else ever has it.
     pub id: u64,
+    /// What it speaks.
+    pub speaks: Speaks,
     /// Its address.
     pub peer: SocketAddr,
     /// When it was accepted.
     pub since: Instant,
-    /// What it said in `connect`; `None` until then.
+    /// What it said in `connect`, or its request in those words; `None` until then.
     pub connect: Option<Arc<ConnectRequest>>,
     /// Bytes received, without those that a leg took from it.
     pub received: u64,
@@ -86,12 +103,21 @@ pub struct ClientState {
 
 impl Client {
     /// Enters the connection of `io`.
-    pub(super) fn enter(shard: &Rc<Shard>, io: &TcpStream, peer: SocketAddr, now: Instant) -> Self {
+    pub(super) fn enter(
+        shard: &Rc<Shard>,
+        io: &TcpStream,
+        peer: SocketAddr,
+        speaks: Speaks,
+        now: Instant,
+    ) -> Self {
         let facts = Rc::new(Facts {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            speaks,
             peer,
             since: now,
             connect: RefCell::default(),
+            vhost: RefCell::default(),
+            dismissed: CancellationToken::new(),
             received: Cell::default(),
             sent: Cell::default(),
             rate: Cell::new(Rate { at: now, received: 0, sent: 0, bps: None }),
@@ -109,6 +135,16 @@ impl Client {
     /// What it said in `connect`.
     pub(super) fn connected(&self, request: &Arc<ConnectRequest>) {
         *self.facts.connect.borrow_mut() = Some(Arc::clone(request));
+    }
+
+    /// It asked for a stream of `vhost`.
+    pub(super) fn asks(&self, vhost: &str) {
+        vhost.clone_into(&mut self.facts.vhost.borrow_mut());
+    }
+
+    /// Cancelled when its vhost is served no more.
+    pub(super) fn dismissed(&self) -> &CancellationToken {
+        &self.facts.dismissed
     }
 
     /// So many bytes came from it in all.
@@ -160,6 +196,7 @@ impl Facts {
     fn state(&self) -> ClientState {
         ClientState {
             id: self.id,
+            speaks: self.speaks,
             peer: self.peer,
             since: self.since,
             connect: self.connect.borrow().clone(),
@@ -198,6 +235,14 @@ impl Shards {
     pub async fn kick(&self, id: u64, within: Duration) -> bool {
         let (answers, _) = self.ask(within, move |shard| leave(shard, id)).await;
         answers.contains(&true)
+    }
+
+    /// Has all leave that asked for streams of these `vhosts`, which are not served any more.
+    pub async fn dismiss(&self, vhosts: &[String]) {
+        for handle in self.handles() {
+            let vhosts = vhosts.to_vec();
+            handle.run(move |shard| dismiss(&shard, &vhosts)).await;
+        }
     }
 
     /// Everybody who is connected, in the order in which they came, and how many shards did not
@@ -249,6 +294,13 @@ fn leave(shard: &Shard, id: u64) -> bool {
     // An error means that it is closed already.
     _ = shutdown(*fd, Shutdown::Both);
     true
+}
+
+fn dismiss(shard: &Shard, vhosts: &[String]) {
+    let clients = shard.clients().0.borrow();
+    for facts in clients.values().filter(|facts| vhosts.contains(&facts.vhost.borrow())) {
+        facts.dismissed.cancel();
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);

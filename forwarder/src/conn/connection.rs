@@ -2,6 +2,7 @@
 
 mod admission;
 mod asking;
+mod dismissed;
 mod encoder;
 mod leaving;
 mod legged;
@@ -18,21 +19,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use admission::{Entry, Tickets};
+use admission::Entry;
 use role::Role;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, info, warn};
 use vhost::{announced, carries_publishers, names_vhost};
 
-use super::client::Client;
+use super::admission::Tickets;
+use super::client::{Client, Speaks};
 use super::end::End;
 use super::leaving::{Movable, Stage};
 use super::legged::Wish;
 use super::play::{self, Playing};
 use super::read::read_some;
 use super::shard::Counted;
-use super::socket::{SendBounds, abandon, give_up_after, tune_accepted};
+use super::socket::{WRITE_TIMEOUT, abandon, tune_accepted, tune_player};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
@@ -86,7 +88,7 @@ impl Connection {
         let random: [u8; HANDSHAKE_RANDOM] = rand::random();
         let session = ServerSession::new(server, Box::new(random), now);
         Self {
-            client: Client::enter(&shard, &io, peer, now),
+            client: Client::enter(&shard, &io, peer, Speaks::Rtmp, now),
             _counted: Counted::new(shard.gauges(), |gauges| &gauges.connections),
             shard,
             io: Rc::new(io),
@@ -111,6 +113,8 @@ impl Connection {
         let shard = Rc::clone(&self.shard);
         let mut stage = Some(Stage::Players);
         let mut next_stage = pin!(Stage::Players.token(&shard).cancelled());
+        let dismissed = self.client.dismissed().clone();
+        let (mut dismissed, mut is_dismissed) = (pin!(dismissed.cancelled()), false);
         let mut timer = pin!(sleep_until(self.deadline().into()));
         loop {
             self.leave();
@@ -141,6 +145,10 @@ impl Connection {
                         next_stage.set(next.token(&shard).cancelled());
                     }
                 }
+                () = dismissed.as_mut(), if !is_dismissed => {
+                    is_dismissed = true;
+                    self.on_dismissed()?;
+                }
             }
             if stage.is_none() {
                 self.on_stop();
@@ -170,6 +178,9 @@ impl Connection {
         }
         self.client.received(self.session.bytes_received());
         self.flush();
+        if let Role::Publishing { publisher, .. } = &self.role {
+            publisher.alive(now);
+        }
         Ok(())
     }
 
@@ -272,16 +283,7 @@ impl Connection {
         let mut lead = std::mem::take(&mut self.out);
         lead.append(&mut self.session.take_output());
         self.out_blocked_since = None;
-        if !vhost.tcp_nodelay {
-            self.io.set_nodelay(false).map_err(End::Io)?;
-        }
-        // The kernel begins to count when a window closes, and ends only when the whole of the first
-        // packet in its queue fits: a slow reader with a small window is held for gone. `Taking` knows
-        // better; the kernel's own time-out is for what it does not see.
-        let patience = vhost.play.write_timeout.max(WRITE_TIMEOUT).saturating_mul(KERNEL_PATIENCE);
-        give_up_after(&self.io, patience).map_err(End::Io)?;
-        // A kernel that bounds nothing was told of at start, and serves all the same.
-        _ = SendBounds::from(&vhost.play).apply(&self.io);
+        tune_player(&self.io, vhost).map_err(End::Io)?;
         debug!(peer = %self.peer, stream = %key, "play");
         let io = Rc::clone(&self.io);
         let playing = Playing::new(&self.shard, &stream, io, request.msid, &vhost.play, lead);
@@ -335,6 +337,8 @@ impl Connection {
     }
 
     fn turn_away(&mut self, msid: u32, code: &str, description: &str, now: Instant) {
+        // Its clock may stand where the peer was heard last; what is late shows when the timer fires.
+        _ = self.session.handle_timeout(now);
         self.session.reject(msid, code, description);
         // What this connection published before goes on.
         if matches!(self.role, Role::None) {
@@ -549,12 +553,6 @@ const READS_PER_TURN: usize = 8;
 
 /// Most bytes of replies that wait for a peer that does not read.
 const MAX_OUT: usize = 256 << 10;
-
-/// The kernel waits so many times longer than we do for a player that acknowledges nothing.
-const KERNEL_PATIENCE: u32 = 4;
-
-/// How long a peer may take nothing of what the session says, or acknowledge nothing.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A refused client gets so long to read why: librtmp ignores the status and must be closed.
 const REFUSED_LINGER: Duration = Duration::from_secs(2);

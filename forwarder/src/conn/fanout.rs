@@ -23,7 +23,7 @@ use super::broadcast::Broadcast;
 use super::lane::{Lane, Turn};
 use super::shard::Shard;
 use super::subscriber::{Seat, State, Subscriber, SubscriberOptions};
-use crate::hub::{Stream, View, Wake};
+use crate::hub::{Form, Stream, View, Wake};
 
 /// Which lanes have something to read; the one part of a fan-out that other threads touch.
 #[derive(Debug, Default)]
@@ -32,9 +32,9 @@ pub(super) struct Inbox {
     bell: Notify,
 }
 
-/// A lane of a shard: its stream's address and its pace. A lane keeps its stream alive, so no
+/// A lane of a shard: its stream's address, what is read of it, and its pace. A lane keeps its stream alive, so no
 /// other stream has this address while it lives.
-type LaneId = (usize, Pace);
+type LaneId = (usize, Form, Pace);
 
 /// How the passes of a lane follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,14 +84,15 @@ impl Fanout {
         Self { broadcast: Rc::new(RefCell::new(broadcast)), ..Self::default() }
     }
 
-    /// The lane of `stream` with this pace, made if this shard has none.
+    /// The lane of `stream` in this form with this pace, made if this shard has none.
     pub(super) fn lane(
         &self,
         context: &Arc<Context>,
         stream: &Arc<Stream>,
+        form: Form,
         pace: Pace,
     ) -> Rc<Lane> {
-        let id = (Arc::as_ptr(stream) as usize, pace);
+        let id = (Arc::as_ptr(stream) as usize, form, pace);
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&id).and_then(Weak::upgrade) {
             return lane;
@@ -99,7 +100,8 @@ impl Fanout {
         lanes.retain(|_, lane| lane.strong_count() > 0);
         self.planned.borrow_mut().retain(|(_, id)| lanes.contains_key(id));
         let wake = LaneWake { inbox: Arc::clone(&self.inbox), lane: id };
-        let lane = Rc::new(Lane::new(context, stream, pace, &self.broadcast, wake));
+        let view = stream.view_as(form, Box::new(wake));
+        let lane = Rc::new(Lane::new(context, view, pace, &self.broadcast));
         lanes.insert(id, Rc::downgrade(&lane));
         lane
     }
@@ -184,7 +186,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Begins to send `stream` to `io`, after `lead` (whole messages).
+    /// Begins to send `stream` to `io`, after `lead` (whole messages, or what HTTP has in front).
     pub fn new(
         shard: &Rc<Shard>,
         stream: &Arc<Stream>,
@@ -194,7 +196,7 @@ impl Subscription {
         lead: Vec<u8>,
     ) -> Self {
         shard.fanout().take_turns();
-        let lane = shard.fanout().lane(shard.context(), stream, pace);
+        let lane = shard.fanout().lane(shard.context(), stream, options.target.form, pace);
         let subscriber = Rc::new(Subscriber::new(io, options, lead));
         subscriber.join(&mut lane.view.borrow_mut(), Instant::now());
         if options.player {

@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 use super::fanout::Pace;
 use super::subscriber::Sent;
 use super::{Context, Totals};
-use crate::hub::{Phase, Stream, View, Wake};
+use crate::hub::{Phase, View};
 
 /// One stream on one shard.
 #[derive(Debug)]
@@ -39,14 +39,13 @@ pub(super) enum Turn {
 impl Lane {
     pub(super) fn new(
         context: &Arc<Context>,
-        stream: &Arc<Stream>,
+        view: View,
         pace: Pace,
         broadcast: &Rc<RefCell<Broadcast>>,
-        wake: impl Wake + 'static,
     ) -> Self {
         Self {
             context: Arc::clone(context),
-            view: RefCell::new(stream.view(Box::new(wake))),
+            view: RefCell::new(view),
             crowd: RefCell::default(),
             broadcast: Rc::clone(broadcast),
             pace,
@@ -140,7 +139,7 @@ mod tests {
     use crate::config::Config;
     use crate::conn::fanout::Fanout;
     use crate::conn::stream_options;
-    use crate::hub::{Publisher, Source};
+    use crate::hub::{Form, Publisher, Source};
     use crate::rtmp::Timestamp;
     use crate::rtmp::message::{MediaKind, MediaMessage};
     use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
@@ -155,7 +154,7 @@ mod tests {
         let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
         let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
         let publisher = publisher.unwrap();
-        (fanout.lane(&context, publisher.stream(), pace), publisher)
+        (fanout.lane(&context, publisher.stream(), Form::Chunks, pace), publisher)
     }
 
     fn put(publisher: &mut Publisher, kind: MediaKind, len: usize) {

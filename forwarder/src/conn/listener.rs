@@ -8,22 +8,36 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Context, Shards, Totals, connection, secure};
+use super::{Context, Shards, Totals, connection, flv, secure};
 
-/// Binds `address`, one of `all` that this process listens on. An IPv6 wildcard takes IPv4 as well
-/// where the system says so, but not if the same port is asked for on IPv4 beside it.
-pub fn bind(address: SocketAddr, all: &[SocketAddr]) -> io::Result<std::net::TcpListener> {
+/// Binds `address`. An IPv6 wildcard takes IPv4 as well where the system says so, but not if
+/// `only_v6`. `share`: the port may be that of others who share it (SO_REUSEPORT) until this returns.
+pub fn bind(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    if address.is_ipv6() && all.iter().any(|a| a.is_ipv4() && a.port() == address.port()) {
+    if only_v6 {
         socket.set_only_v6(true)?;
     }
+    socket.set_reuse_port(share)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    socket.set_reuse_port(false)?;
     Ok(socket.into())
+}
+
+/// What is served at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// RTMP.
+    Rtmp,
+    /// RTMP in TLS.
+    Rtmps,
+    /// FLV over HTTP.
+    HttpFlv,
 }
 
 /// Takes connections from one listener.
@@ -32,30 +46,32 @@ pub struct Acceptor {
     context: Arc<Context>,
     shards: Arc<Shards>,
     listener: TcpListener,
-    /// What is accepted begins with TLS.
-    tls: bool,
+    serves: Serves,
+    /// Cancelled when nobody more is taken here.
+    stop: CancellationToken,
     /// Given up when descriptors run out, so that one more connection can be taken and closed
     /// instead of waking us for ever.
     reserve: Option<std::fs::File>,
 }
 
 impl Acceptor {
-    /// An acceptor for a bound listener, for RTMP or for RTMP in `tls`; must be called inside a
-    /// runtime.
+    /// An acceptor for a bound listener, and what is served there, until `stop`; must be called inside
+    /// a runtime.
     pub fn new(
         context: Arc<Context>,
         shards: Arc<Shards>,
         listener: std::net::TcpListener,
-        tls: bool,
+        serves: Serves,
+        stop: CancellationToken,
     ) -> io::Result<Self> {
         let listener = TcpListener::from_std(listener)?;
         let reserve = Some(std::fs::File::open("/dev/null")?);
-        Ok(Self { context, shards, listener, tls, reserve })
+        Ok(Self { context, shards, listener, serves, stop, reserve })
     }
 
-    /// Accepts until the process stops.
+    /// Accepts until it is stopped.
     pub async fn run(mut self) {
-        let stop = self.context.leaving.players.clone();
+        let stop = self.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -83,13 +99,14 @@ impl Acceptor {
             Ok(io) => io,
             Err(error) => return warn!(%peer, %error, "connection lost"),
         };
-        let tls = self.tls;
+        let serves = self.serves;
         let serve = async move |shard| {
             let _place = place;
-            match TcpStream::from_std(io) {
-                Ok(io) if tls => secure::serve(shard, io, peer).await,
-                Ok(io) => connection::serve(shard, io, peer).await,
-                Err(error) => warn!(%peer, %error, "connection lost"),
+            match (TcpStream::from_std(io), serves) {
+                (Ok(io), Serves::Rtmp) => connection::serve(shard, io, peer).await,
+                (Ok(io), Serves::Rtmps) => secure::serve(shard, io, peer).await,
+                (Ok(io), Serves::HttpFlv) => flv::serve(shard, io, peer).await,
+                (Err(error), _) => warn!(%peer, %error, "connection lost"),
             }
         };
         self.shards.least_loaded().spawn(serve).await;
@@ -108,9 +125,8 @@ impl Acceptor {
         }
         error!(%error, "accept: no descriptor left; raise LimitNOFILE or lower max_connections");
         self.reserve = None;
-        let stop = self.context.leaving.players.clone();
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = self.stop.cancelled() => return,
             refused = self.listener.accept() => drop(refused),
         }
         self.reserve = std::fs::File::open("/dev/null").ok();

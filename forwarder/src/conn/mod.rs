@@ -3,6 +3,7 @@
 //! A shard is a thread with a runtime of its own and a share of the sockets. A connection lives its
 //! whole life on one shard; what shards share is the hub and counters.
 
+mod admission;
 mod broadcast;
 mod client;
 mod connection;
@@ -10,6 +11,7 @@ mod crowd;
 mod encoder;
 mod end;
 mod fanout;
+mod flv;
 mod lane;
 mod leaving;
 mod legged;
@@ -34,12 +36,12 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-pub use client::{Bps, ClientState, RATE_WINDOW};
+pub use client::{Bps, ClientState, RATE_WINDOW, Speaks};
 pub use encoder::{Encoder, EncoderLaunch, EncoderNews, Handover, Learned, Missing, OwnedMedia};
 pub use fanout::{Pace, Subscription};
 pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
-pub use listener::{Acceptor, bind};
+pub use listener::{Acceptor, Serves, bind};
 pub use read::read_some;
 pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
@@ -50,9 +52,9 @@ pub use upstream::{
     Ask, Grant, Interest, Interests, PlayAsk, PublishAsk, PublishGrant, Refusal, Relayed, Upstream,
 };
 
-use crate::config::{Config, Live, Vhost};
+use crate::config::{Config, Live, Second, Vhost};
 use crate::hooks::Hooks;
-use crate::hub::{Hub, LogLimits, StreamOptions};
+use crate::hub::{self, Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
 use crate::status::srs::Identity;
 use crate::telemetry::Noise;
@@ -159,4 +161,15 @@ pub fn stream_options(vhost: &Vhost) -> StreamOptions {
         gop_messages: vhost.play.gop_cache_max_frames,
     };
     StreamOptions { log, grace: vhost.publish.grace }
+}
+
+/// What holds for several publishers of one stream of `vhost`.
+fn publish_rules(vhost: &Vhost) -> hub::Rules {
+    let publish = &vhost.publish;
+    let second = match publish.second {
+        Second::Refuse => hub::Second::Refuse,
+        Second::TakeOver => hub::Second::TakeOver,
+        Second::StandBy => hub::Second::StandBy,
+    };
+    hub::Rules { second, standbys: publish.standbys, switch_after: publish.switch_after }
 }

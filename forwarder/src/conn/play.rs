@@ -10,8 +10,8 @@ use super::fanout::{Pace, Subscription};
 use super::shard::{Counted, Shard};
 use super::subscriber::{State, SubscriberOptions};
 use super::taking::Taking;
-use crate::config::Play;
-use crate::hub::{LagLimits, Stream, Target};
+use crate::config::{HttpRemux, Play};
+use crate::hub::{Form, LOG_MSID, LagLimits, Stream, Target};
 
 /// A player that is being served.
 pub(super) struct Playing {
@@ -32,13 +32,37 @@ impl Playing {
         play: &Play,
         lead: Vec<u8>,
     ) -> Self {
-        let options = SubscriberOptions {
-            lag: LagLimits { time: play.queue_length, bytes: play.queue_bytes },
-            gop_cache: play.gop_cache,
-            keyframe_wait: play.keyframe_wait,
-            target: Target { chunk_size: stream.chunk_size(), msid, publish: false },
-            player: true,
+        let (form, chunk_size) = (Form::Chunks, stream.chunk_size());
+        let target = Target { form, chunk_size, msid, publish: false };
+        Self::begin(shard, stream, io, options(play, target), play, lead)
+    }
+
+    /// A player over HTTP, after `lead`, the head of the response.
+    pub(super) fn over_http(
+        shard: &Rc<Shard>,
+        stream: &Arc<Stream>,
+        io: Rc<TcpStream>,
+        remux: &HttpRemux,
+        play: &Play,
+        lead: Vec<u8>,
+    ) -> Self {
+        let form = match remux.guess_has_av {
+            true => Form::Tags { audio: true, video: true },
+            false => Form::Tags { audio: remux.has_audio, video: remux.has_video },
         };
+        let target = Target { form, chunk_size: 0, msid: LOG_MSID, publish: false };
+        let options = SubscriberOptions { guess_av: remux.guess_has_av, ..options(play, target) };
+        Self::begin(shard, stream, io, options, play, lead)
+    }
+
+    fn begin(
+        shard: &Rc<Shard>,
+        stream: &Arc<Stream>,
+        io: Rc<TcpStream>,
+        options: SubscriberOptions,
+        play: &Play,
+        lead: Vec<u8>,
+    ) -> Self {
         let pace = Pace { floor: play.mw_latency, hold: play.audio_hold };
         Self {
             taking: Taking::new(Rc::clone(&io)),
@@ -112,6 +136,17 @@ impl Playing {
         });
         let look = (now < self.keyframe_look).then_some(self.keyframe_look);
         stuck.into_iter().chain(look).min()
+    }
+}
+
+fn options(play: &Play, target: Target) -> SubscriberOptions {
+    SubscriberOptions {
+        lag: LagLimits { time: play.queue_length, bytes: play.queue_bytes },
+        gop_cache: play.gop_cache,
+        keyframe_wait: play.keyframe_wait,
+        target,
+        guess_av: false,
+        player: true,
     }
 }
 

@@ -7,7 +7,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use crate::config::{Config, Forward, Play};
+use crate::config::{Config, Forward, Play, Vhost};
 
 /// Sets up a socket whose handshake and commands come first: no Nagle, or the command exchange
 /// waits for delayed acknowledgements. A peer that answers nothing for `dead_after`, although
@@ -22,6 +22,21 @@ pub(super) fn tune_accepted(io: &TcpStream, dead_after: Duration) -> io::Result<
 /// Sets how long the kernel waits for a peer that acknowledges nothing.
 pub(super) fn give_up_after(io: &TcpStream, dead_after: Duration) -> io::Result<()> {
     SockRef::from(io).set_tcp_user_timeout(Some(dead_after))
+}
+
+/// Sets up an accepted socket for a player of `vhost`.
+pub(super) fn tune_player(io: &TcpStream, vhost: &Vhost) -> io::Result<()> {
+    if !vhost.tcp_nodelay {
+        io.set_nodelay(false)?;
+    }
+    // The kernel begins to count when a window closes, and ends only when the whole of the first
+    // packet in its queue fits: a slow reader with a small window is held for gone. `Taking` knows
+    // better; the kernel's own time-out is for what it does not see.
+    let patience = vhost.play.write_timeout.max(WRITE_TIMEOUT).saturating_mul(KERNEL_PATIENCE);
+    give_up_after(io, patience)?;
+    // A kernel that bounds nothing was told of at start, and serves all the same.
+    _ = SendBounds::from(&vhost.play).apply(io);
+    Ok(())
 }
 
 /// As for an accepted socket, for one that we dialled.
@@ -101,6 +116,12 @@ pub(super) fn abandon(io: &TcpStream) {
     // Nothing is lost if this fails: the kernel then holds the queue a while longer.
     _ = SockRef::from(io).set_linger(Some(Duration::ZERO));
 }
+
+/// How long a peer may take nothing of what it is told, or acknowledge nothing.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The kernel waits so many times longer than we do for a player that acknowledges nothing.
+const KERNEL_PATIENCE: u32 = 4;
 
 /// Idle time before the kernel probes a silent peer, and between its probes.
 const KEEPALIVE: Duration = Duration::from_secs(30);

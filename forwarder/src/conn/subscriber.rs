@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use self::reading::{Inner, MAX_SLICES, Plan, Position, Private, Video, copied, rest_lost};
-use crate::hub::{LagLimits, Phase, Start, Target, View, Wish};
+use crate::hub::{Form, LagLimits, Phase, Target, View};
 
 /// How a subscriber wants to be served.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +25,11 @@ pub struct SubscriberOptions {
     pub gop_cache: bool,
     /// How long it waits for a first keyframe.
     pub keyframe_wait: Duration,
-    /// How its own headers are encoded.
+    /// What it reads, and how its own headers are encoded.
     pub target: Target,
+    /// Of an FLV stream: what it begins with names the kinds of media that are there, and waits until
+    /// that is known, at most `keyframe_wait`; else it names those that the form has.
+    pub guess_av: bool,
     /// Counts as a player.
     pub player: bool,
 }
@@ -171,16 +174,16 @@ impl Subscriber {
 
     /// Takes its place in the log.
     pub(super) fn join(&self, view: &mut View, now: Instant) {
-        let wish = Wish::Join { gop_cache: self.options.gop_cache };
-        let start = view.start(wish);
         let mut inner = self.inner.borrow_mut();
-        if let Start::At { offset, .. } = &start {
-            let behind = view.head().saturating_sub(*offset);
-            let time = self.options.lag.time + view.lag(*offset, now);
-            let bytes = self.options.lag.bytes.saturating_add(usize::try_from(behind).unwrap_or(0));
-            inner.slack = (behind > 0).then_some(LagLimits { time, bytes });
+        match self.options.target.form {
+            Form::Tags { .. } if self.options.guess_av => {
+                inner.position = Position::Opening { since: now };
+            }
+            form => {
+                inner.open(form);
+                inner.join(view, &self.options, now);
+            }
         }
-        inner.begin(start, self.options.target, now);
     }
 
     /// The least offset it still needs; `None`: nothing of the log.
@@ -301,7 +304,7 @@ impl Subscriber {
                 let paused_here = || inner.paused && inner.border(view, offset) == Some(offset);
                 (offset >= inner.end(view) || paused_here(), view.lag(offset, now))
             }
-            Position::Keyframe { .. } => (true, Duration::ZERO),
+            Position::Opening { .. } | Position::Keyframe { .. } => (true, Duration::ZERO),
             Position::Leaving { from, .. } => {
                 (inner.paused || inner.until.is_some(), view.lag(from, now))
             }

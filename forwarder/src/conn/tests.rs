@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use super::broadcast::Broadcast;
 use super::crowd::Crowd;
 use super::subscriber::{Seat, Subscriber, SubscriberOptions};
-use crate::hub::{Hub, LagLimits, LogLimits, Publisher, Source, StreamOptions, Target, View, Wake};
+use crate::hub::{
+    Form, Hub, LagLimits, LogLimits, Publisher, Source, StreamOptions, Target, View, Wake,
+};
 use crate::rtmp::Timestamp;
 use crate::rtmp::chunk::{self, ChunkReader, Message};
 use crate::rtmp::message::{MediaKind, MediaMessage, kind};
@@ -224,7 +226,8 @@ impl Player {
         let msid = if !calm && rng.random_ratio(1, 3) { 2 } else { 1 };
         let live_edge = rng.random_ratio(1, 4);
         let wait = if live_edge { Duration::from_millis(300) } else { Duration::from_secs(3600) };
-        let target = Target { chunk_size: CHUNK, msid, publish: rng.random_ratio(1, 4) };
+        let target =
+            Target { form: Form::Chunks, chunk_size: CHUNK, msid, publish: rng.random_ratio(1, 4) };
         // Those who skip at the same limit may be written to together.
         let other = rng.random_range(20_000..400_000);
         let bytes = if calm { 100_000 } else { other };
@@ -233,6 +236,7 @@ impl Player {
             gop_cache: rng.random_ratio(3, 4),
             keyframe_wait: wait,
             target,
+            guess_av: false,
             player: true,
         };
         let io = Rc::new(io);

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::REMOVED;
 use super::legs::Entry;
 use super::outlet::{self, Outlet, Said, Words};
 use super::prefix::Prefix;
@@ -398,6 +399,9 @@ impl<'a> Carrier<'a> {
         if self.heard.elapsed() >= patience {
             let error = SessionError::Timeout("nothing from the publisher");
             return Err(Stopped::Dismissed(EncoderNews::Broken(error)));
+        }
+        if !self.through.may_go_to(&self.outlet.origin) {
+            return Err(Stopped::Lost(REMOVED.into()));
         }
         if self.unpublished.is_some() && !self.is_unpublished() {
             return Err(Stopped::Lost("the origin ended the publish".into()));

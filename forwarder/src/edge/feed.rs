@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::sleep_until;
 
-use super::Edges;
 use super::pull::Pull;
+use super::{Edges, REMOVED};
 use crate::config::{Destination, Edge, bracketed};
 use crate::conn::{Shard, read_some};
 use crate::forward::{Failure, dial};
@@ -50,31 +50,40 @@ pub(super) struct Feed<'a> {
     pull: &'a Pull,
     edges: &'a Edges,
     shard: &'a Rc<Shard>,
-    origin: &'a Destination,
+    pub(super) origin: Destination,
     io: TcpStream,
     session: ClientSession,
     /// What the socket did not take yet.
     out: Vec<u8>,
     /// When media came last, or the play began.
     heard: Instant,
+    /// [`Lost::Moved`] was told: this goes on until another origin brings media.
+    leaving: bool,
 }
 
 impl<'a> Feed<'a> {
-    /// Pulls from `origin` until that is over.
-    pub(super) async fn run(
+    /// Connects to `origin`.
+    pub(super) async fn open(
         pull: &'a Pull,
         edges: &'a Edges,
         shard: &'a Rc<Shard>,
-        origin: &'a Destination,
-    ) -> Lost {
-        let io = match dial(shard, origin, pull.vhost.edge.connect_timeout, DEAD_AFTER).await {
-            Ok(io) => io,
-            Err(failure) => return Lost::Failed(failure),
+        origin: &Destination,
+    ) -> Result<Self, Lost> {
+        let io = dial(shard, origin, pull.vhost.edge.connect_timeout, DEAD_AFTER).await?;
+        let (session, origin) = (session(pull, shard, origin), origin.clone());
+        let (out, heard, leaving) = (Vec::new(), Instant::now(), false);
+        Ok(Self { pull, edges, shard, origin, io, session, out, heard, leaving })
+    }
+
+    /// Pulls until that is over. After [`Lost::Moved`] it may be called again. Cancel safe.
+    pub(super) async fn run(&mut self) -> Lost {
+        let (edges, pull, origin) = (self.edges, self.pull, self.origin.clone());
+        let driven = tokio::select! {
+            biased;
+            driven = self.drive() => driven,
+            () = edges.removed(&pull.vhost, &origin) => Err(Failure::new(REMOVED).into()),
         };
-        let session = session(pull, shard, origin);
-        let heard = Instant::now();
-        let mut feed = Self { pull, edges, shard, origin, io, session, out: Vec::new(), heard };
-        match feed.drive().await {
+        match driven {
             Ok(never) => match never {},
             Err(lost) => lost,
         }
@@ -120,23 +129,31 @@ impl<'a> Feed<'a> {
         let bytes = input.len() as u64;
         self.pull.received_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shard.count_received(bytes);
+        let mut moved = None;
         while let Some(event) = self.session.read(now, &mut input)? {
             match event {
                 ClientEvent::Playing(_) => {
                     self.heard = now;
-                    self.edges.origins.works(&self.pull.vhost.name, self.origin);
-                    self.pull.connected(self.origin);
+                    self.edges.origins.works(&self.pull.vhost.name, &self.origin);
+                    self.pull.connected(&self.origin);
                 }
                 ClientEvent::Media(media) => {
                     self.heard = now;
-                    self.pull.append((self.edges, self.shard), self.origin, &media, now)?;
+                    if self.leaving && !self.pull.comes_from(&self.origin) {
+                        return Err(Lost::Taken);
+                    }
+                    self.pull.append((self.edges, self.shard), &self.origin, &media, now)?;
                 }
                 ClientEvent::Finished => return Err(Lost::Ended),
-                ClientEvent::Reconnect(tc_url) => return Err(Lost::Moved(tc_url)),
+                ClientEvent::Reconnect(tc_url) => moved = Some(tc_url),
                 _ => {}
             }
         }
-        Ok(())
+        // What came behind it is media like any other.
+        match moved {
+            Some(tc_url) if !std::mem::replace(&mut self.leaving, true) => Err(Lost::Moved(tc_url)),
+            _ => Ok(()),
+        }
     }
 
     fn on_timer(&mut self) -> Result<(), Lost> {
@@ -144,7 +161,7 @@ impl<'a> Feed<'a> {
         self.session.handle_timeout(now)?;
         if now >= self.heard + self.pull.vhost.edge.idle_timeout {
             // With nobody else to ask, the stream may as well come back here.
-            if self.pull.vhost.edge.origin.len() > 1 {
+            if self.edges.has_others(&self.pull.vhost, &self.origin) {
                 return Err(Lost::Silent);
             }
             self.pull.mark_lost();

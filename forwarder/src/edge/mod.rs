@@ -21,11 +21,11 @@ mod uplink;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::config::{Vhost, When};
+use crate::config::{Config, Destination, Edge, Vhost, When};
 use crate::conn::{
     Ask, Context, EncoderLaunch, Grant, Interest, Launch, PlayAsk, PublishAsk, PublishGrant,
     Refusal, ShardHandle, Shards,
@@ -40,6 +40,9 @@ use own::Own;
 use pull::{Outcome, Pull};
 use relay::{Relay, Relays};
 use through::Through;
+
+/// Why an origin that is well is left.
+const REMOVED: &str = "it is no origin any more";
 
 /// What fails again and again is logged at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -111,6 +114,54 @@ impl Edges {
         self.context.config().vhost(key.vhost()).filter(|vhost| vhost.edge.enabled).cloned()
     }
 
+    /// The origins of `vhost` as it is configured now, in the order in which to ask them for `key`;
+    /// none if it is no edge any more.
+    fn order(&self, vhost: &Vhost, key: &StreamKey) -> Vec<Destination> {
+        let config = self.context.config();
+        let edge = edge_of(&config, &vhost.name);
+        edge.map_or_else(Vec::new, |edge| self.origins.order(edge, key, Instant::now()))
+    }
+
+    /// The origin of `vhost` that a tcUrl names, if it is one by now.
+    fn named(&self, vhost: &Vhost, tc_url: Option<&str>) -> Option<Destination> {
+        let config = self.context.config();
+        edge_of(&config, &vhost.name).and_then(|edge| origins::named(edge, tc_url))
+    }
+
+    /// Whether there is another origin of `vhost` than `origin`.
+    fn has_others(&self, vhost: &Vhost, origin: &Destination) -> bool {
+        let config = self.context.config();
+        edge_of(&config, &vhost.name)
+            .is_some_and(|edge| edge.origin.iter().any(|other| other != origin))
+    }
+
+    /// Whether `origin` is one of `vhost` by now.
+    fn has(&self, vhost: &Vhost, origin: &Destination) -> bool {
+        let config = self.context.config();
+        edge_of(&config, &vhost.name).is_some_and(|edge| edge.origin.contains(origin))
+    }
+
+    /// Waits until `origin` is none of `vhost` any more.
+    async fn removed(&self, vhost: &Vhost, origin: &Destination) {
+        self.changed_until(|| !self.has(vhost, origin)).await;
+    }
+
+    /// Waits until `vhost` is no edge any more.
+    async fn ended(&self, vhost: &Vhost) {
+        self.changed_until(|| edge_of(&self.context.config(), &vhost.name).is_none()).await;
+    }
+
+    async fn changed_until(&self, is_so: impl Fn() -> bool) {
+        let mut configs = self.context.live.changes();
+        loop {
+            configs.mark_unchanged();
+            // It cannot fail while the context is here.
+            if is_so() || configs.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Gives the player a leg; the ask comes back if it is to have none.
     fn own(self: &Arc<Self>, ask: PlayAsk, vhost: &Vhost) -> Option<PlayAsk> {
         let only = match vhost.edge.splice {
@@ -160,6 +211,12 @@ impl Edges {
         }
         tokio::spawn(answer(pull, interest, ask));
     }
+}
+
+fn edge_of<'a>(config: &'a Config, vhost: &str) -> Option<&'a Edge> {
+    let mut vhosts = config.vhosts.iter();
+    let vhost = vhosts.find(|other| other.name == vhost)?;
+    (vhost.enabled && vhost.edge.enabled).then_some(&vhost.edge)
 }
 
 /// Tells a player what comes of the pull.

@@ -13,8 +13,8 @@ use tracing::{debug, info};
 
 use super::legs::Entry;
 use super::uplink::Uplink;
-use super::{Edges, feed, refusal};
-use crate::config::Vhost;
+use super::{Edges, REMOVED, feed, refusal};
+use crate::config::{Destination, Vhost};
 use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Taking, Totals, Wish};
 use crate::forward::Failure;
 use crate::rtmp::chunk::StreamPosition;
@@ -271,7 +271,8 @@ impl Own {
                     if paused {
                         *on_trial = None;
                     }
-                    uplink.acknowledge(moved).and_then(|()| self.judge(moved, heard, on_trial))
+                    let judged = self.judge(&uplink.origin, moved, heard, on_trial);
+                    uplink.acknowledge(moved).and(judged)
                 }
                 () = stop.cancelled() => return Stopped::Stopping,
             };
@@ -284,11 +285,14 @@ impl Own {
     /// Whether an origin that has said so much, and nothing since `heard`, is to be kept.
     fn judge(
         &self,
+        origin: &Destination,
         moved: u64,
         heard: Instant,
         on_trial: &mut Option<Instant>,
     ) -> Result<(), Failure> {
-        let edge = &self.vhost.edge;
+        if !self.edges.has(&self.vhost, origin) {
+            return Err(Failure::new(REMOVED));
+        }
         if moved < ANSWER_TO_PLAY {
             return match *on_trial {
                 Some(until) if Instant::now() >= until => Err(Failure::new("no media in time")),
@@ -297,7 +301,9 @@ impl Own {
         }
         *on_trial = None;
         // With nobody else to ask, the stream may as well come back here.
-        if edge.origin.len() > 1 && heard.elapsed() >= edge.idle_timeout {
+        if heard.elapsed() >= self.vhost.edge.idle_timeout
+            && self.edges.has_others(&self.vhost, origin)
+        {
             return Err(Failure::new("nothing came for too long"));
         }
         Ok(())
@@ -320,7 +326,10 @@ impl Own {
         let origins = &self.edges.origins;
         let rounds = async {
             loop {
-                let mut order = origins.order(&self.vhost.edge, &self.key, Instant::now());
+                let mut order = self.edges.order(&self.vhost, &self.key);
+                if order.is_empty() {
+                    return Err(Refusal::new("NetStream.Play.Failed", REMOVED));
+                }
                 let now = Instant::now();
                 order.sort_by_key(|o| (origins.rests(o, now), self.edges.legs.load(o)));
                 let mut refused = None;

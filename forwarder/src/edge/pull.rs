@@ -1,5 +1,7 @@
 //! One stream from an origin, for all its players here.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +13,6 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::feed::{Feed, Lost};
-use super::origins::named;
 use super::seam::Seam;
 use super::{Edges, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Vhost};
@@ -96,6 +97,7 @@ impl Pull {
             () = self.work(&edges, &shard) => {}
             () = self.expire() => {}
             () = self.unwanted(&edges) => {}
+            () = edges.ended(&self.vhost) => edges.pulls.remove(&self.key),
             () = stop.cancelled() => edges.pulls.remove(&self.key),
         }
         self.release();
@@ -133,16 +135,19 @@ impl Pull {
         }
     }
 
-    async fn work(&self, edges: &Edges, shard: &Rc<Shard>) {
+    async fn work<'a>(&'a self, edges: &'a Edges, shard: &'a Rc<Shard>) {
         let search = edges.origins.search(&self.vhost.name);
         let mut backoff = Backoff::new(&search, self.vhost.edge.retry_max);
-        let mut first = None;
+        let mut moving = Moving::default();
         loop {
             self.wait_for_turn(edges, shard).await;
             let now = Instant::now();
-            let pause = match self.round(edges, shard, &mut first).await {
+            let pause = match self.round(edges, shard, &mut moving).await {
                 // Somebody publishes the stream here: that is no failure.
-                Round::Taken => Duration::ZERO,
+                Round::Taken => {
+                    moving.from = None;
+                    Duration::ZERO
+                }
                 Round::Silent => {
                     self.vhost.edge.retry_max.mul_f64(rand::rng().random_range(0.5..1.0))
                 }
@@ -153,7 +158,38 @@ impl Pull {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = search.recovered() => {}
+                never = self.linger(&mut moving.from) => match never {},
             }
+        }
+    }
+
+    /// Has the connection that is to be left go on, to its end.
+    async fn linger(&self, from: &mut Option<Feed<'_>>) -> Infallible {
+        if let Some(feed) = from {
+            _ = feed.run().await;
+            self.lose(&feed.origin);
+        }
+        *from = None;
+        pending().await
+    }
+
+    /// Pulls from `origin` until that is over; from the one that is to be left until this brings
+    /// media.
+    async fn feed<'a>(
+        &'a self,
+        (edges, shard): (&'a Edges, &'a Rc<Shard>),
+        origin: &Destination,
+        from: &mut Option<Feed<'a>>,
+    ) -> (Lost, Option<Feed<'a>>) {
+        let pulled = async {
+            match Feed::open(self, edges, shard, origin).await {
+                Ok(mut feed) => (feed.run().await, Some(feed)),
+                Err(lost) => (lost, None),
+            }
+        };
+        tokio::select! {
+            over = pulled => over,
+            never = self.linger(from) => match never {},
         }
     }
 
@@ -178,26 +214,33 @@ impl Pull {
         }
     }
 
-    /// Asks each origin once, or until one served; `first` the one that we were sent to, if any.
-    async fn round(
-        &self,
-        edges: &Edges,
-        shard: &Rc<Shard>,
-        first: &mut Option<Destination>,
+    /// Asks each origin once, or until one served; first the one that we were sent to, if any.
+    async fn round<'a>(
+        &'a self,
+        edges: &'a Edges,
+        shard: &'a Rc<Shard>,
+        moving: &mut Moving<'a>,
     ) -> Round {
-        let edge = &self.vhost.edge;
         let (mut closed, mut silent, mut refused) = (true, false, None);
-        let mut order = edges.origins.order(edge, &self.key, Instant::now());
-        if let Some(first) = first.take() {
-            order.sort_by_key(|origin| *origin != first);
+        let mut order = edges.order(&self.vhost, &self.key);
+        if let Some(to) = moving.to.take() {
+            order.sort_by_key(|origin| *origin != to);
         }
         for origin in order {
+            if moving.from.as_ref().is_some_and(|feed| feed.origin == origin) {
+                if edges.has_others(&self.vhost, &origin) {
+                    continue;
+                }
+                // Two connections to one origin could not be told apart.
+                self.lose(&origin);
+                moving.from = None;
+            }
             {
                 let mut report = self.report();
                 (report.state, report.origin) = ("connecting", origin.to_string());
                 report.attempt += 1;
             }
-            let lost = Feed::run(self, edges, shard, &origin).await;
+            let (lost, feed) = self.feed((edges, shard), &origin, &mut moving.from).await;
             match &lost {
                 Lost::Taken => return Round::Taken,
                 Lost::Silent => (closed, silent) = (false, true),
@@ -210,7 +253,11 @@ impl Pull {
                     closed = false;
                     edges.origins.ended(&origin, Instant::now());
                     info!(stream = %self.key, %origin, "pull is asked to go elsewhere");
-                    *first = named(edge, tc_url.as_deref());
+                    moving.to = edges.named(&self.vhost, tc_url.as_deref());
+                    if let Some(since) = self.since(&origin) {
+                        moving.from = feed;
+                        return Round::Served(since.elapsed());
+                    }
                 }
                 Lost::Failed(failure) => {
                     closed &= failure.refused;
@@ -234,6 +281,16 @@ impl Pull {
             self.outcome.send_replace(Outcome::Refused(refusal));
         }
         if silent { Round::Silent } else { Round::Failed { closed } }
+    }
+
+    /// Whether the stream comes from `origin` now.
+    pub(super) fn comes_from(&self, origin: &Destination) -> bool {
+        self.since(origin).is_some()
+    }
+
+    fn since(&self, origin: &Destination) -> Option<Instant> {
+        let flow = self.flow();
+        flow.from.as_ref().filter(|(from, _)| from == origin).map(|(_, since)| *since)
     }
 
     /// The connection to `origin` is over; since when the stream came from there, if it did.
@@ -362,6 +419,15 @@ impl Pull {
             last_error: report.last_error.clone(),
         }
     }
+}
+
+/// From an origin that is about to stop to the next one.
+#[derive(Default)]
+struct Moving<'a> {
+    /// The connection that is to be left, which has the stream until another brings media.
+    from: Option<Feed<'a>>,
+    /// Where the origin sent us.
+    to: Option<Destination>,
 }
 
 /// How a round ended.

@@ -15,8 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::origins::named;
-use super::{Edges, REPORT_INTERVAL, refusal};
+use super::{Edges, REMOVED, REPORT_INTERVAL, refusal};
 use crate::config::{Destination, Names, Vhost};
 use crate::conn::{PublishGrant, Refusal, Relayed, SendBounds, Shard, stream_options};
 use crate::forward::{Backoff, Entry, Failure, Leg, Route, State, dial};
@@ -131,7 +130,7 @@ impl Relay {
             if !self.is_accepted() && stream.phase() == Phase::Ended {
                 stream = hub.stream(&self.key, options, Instant::now());
             }
-            let order = self.edges.origins.order(edge, &self.key, Instant::now());
+            let order = self.edges.order(&self.vhost, &self.key);
             let origin = first.take().or_else(|| order.into_iter().next())?;
             let Err(failure) = self.attempt(shard, &stream, &origin).await else { return None };
             if failure.forwarded.is_some_and(|time| backoff.forwarded(time)) {
@@ -152,7 +151,7 @@ impl Relay {
                 Some(_) => {}
                 None if let Some(tc_url) = &failure.moved => {
                     self.edges.origins.ended(&origin, now);
-                    first = named(edge, tc_url.as_deref());
+                    first = self.edges.named(&self.vhost, tc_url.as_deref());
                 }
                 None => self.edges.origins.failed(&origin, now),
             }
@@ -170,7 +169,7 @@ impl Relay {
     /// No pause as long as there is an origin that did not fail lately.
     fn pause(&self, backoff: &mut Backoff<'_>, failure: &Failure) -> Duration {
         let now = Instant::now();
-        let order = self.edges.origins.order(&self.vhost.edge, &self.key, now);
+        let order = self.edges.order(&self.vhost, &self.key);
         if failure.refusal.is_none()
             && order.first().is_some_and(|next| !self.edges.origins.rests(next, now))
         {
@@ -202,7 +201,11 @@ impl Relay {
             ..Route::new(names, self.source.clone())
         };
         let leg = Leg::new(shard, io, &entry, &self.vhost.forward, route);
-        let result = leg.run(|| self.on_connected(shard, stream, &entry, origin)).await;
+        let result = tokio::select! {
+            biased;
+            result = leg.run(|| self.on_connected(shard, stream, &entry, origin)) => result,
+            () = self.edges.removed(&self.vhost, origin) => Err(Failure::new(REMOVED)),
+        };
         entry.set(State::Stopped);
         entry.done.store(true, Ordering::Relaxed);
         result

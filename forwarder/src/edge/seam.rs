@@ -8,16 +8,13 @@
 //! the new origin's keyframe.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::hub::fingerprint;
 use crate::rtmp::flv::{self, Groups};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Messages that are remembered: over that the GOP would be dropped from the log as well.
 const MAX_KNOWN: usize = 5000;
-
-/// Of a long message only so much of its beginning and its end is compared, bytes.
-const SAMPLE: usize = 64;
 
 /// What the readers of a stream have: the newest two GOPs, and headers.
 #[derive(Debug, Default)]
@@ -78,16 +75,6 @@ impl Seam {
         known.insert(id);
         true
     }
-}
-
-/// Tells messages apart; those of headers whenever they are sent.
-fn fingerprint(media: &MediaMessage<'_>, timed: bool) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let payload = media.payload;
-    (media.kind.type_id(), timed.then_some(media.timestamp), payload.len()).hash(&mut hasher);
-    payload.get(..SAMPLE).unwrap_or(payload).hash(&mut hasher);
-    payload.get(payload.len().saturating_sub(SAMPLE)..).unwrap_or(payload).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

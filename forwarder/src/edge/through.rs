@@ -158,12 +158,17 @@ impl Through {
         }
     }
 
+    /// Whether `origin` may have it by now.
+    pub(super) fn may_go_to(&self, origin: &Destination) -> bool {
+        self.edges.has(&self.vhost, origin)
+    }
+
     /// An origin that has taken the stream.
     async fn search(&self, shard: &Rc<Shard>, words: &Words) -> Result<Outlet, Missed> {
-        let (edge, origins) = (&self.vhost.edge, &self.edges.origins);
+        let edge = &self.vhost.edge;
         let rounds = async {
             loop {
-                for origin in origins.order(edge, &self.key, Instant::now()) {
+                for origin in self.edges.order(&self.vhost, &self.key) {
                     match self.attempt(shard, words, &origin).await {
                         Ok(outlet) => return Ok(outlet),
                         Err(missed) => missed.map_or(Ok(()), Err)?,

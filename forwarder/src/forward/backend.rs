@@ -235,8 +235,8 @@ impl Asker {
         let ip = source.peer.rsplit_once(':').map_or("", |(ip, _)| ip);
         let body = json!({
             "action": "on_forward",
-            "server_id": self.context.instance,
-            "service_id": self.context.instance,
+            "server_id": self.context.identity.server,
+            "service_id": self.context.identity.service,
             "client_id": source.client,
             "ip": ip.trim_matches(['[', ']']),
             "vhost": key.vhost(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::status::Entry;
 use crate::config::{Forward, Names};
 use crate::conn::{Pace, Refusal, Shard, SubscriberOptions, Subscription, Taking};
-use crate::hub::{LagLimits, Source, Target};
+use crate::hub::{Form, LagLimits, Source, Target};
 use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, SessionError};
 
 /// Handshake and commands together may take so long.
@@ -262,7 +262,13 @@ impl Leg {
             lag: LagLimits { time: self.forward.queue_length, bytes: self.forward.queue_bytes },
             gop_cache: true,
             keyframe_wait: KEYFRAME_WAIT,
-            target: Target { chunk_size: stream.chunk_size(), msid, publish: true },
+            target: Target {
+                form: Form::Chunks,
+                chunk_size: stream.chunk_size(),
+                msid,
+                publish: true,
+            },
+            guess_av: false,
             player: false,
         };
         let mut lead = std::mem::take(&mut self.out);

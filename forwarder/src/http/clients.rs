@@ -53,13 +53,13 @@ pub(super) async fn kick<F: Facts>(
     }
 }
 
-/// The answer to one who may not change anything; `None`: it may.
+/// What to answer one who may not change anything.
 pub(super) fn refuse<F: Facts>(
     api: &Api<F>,
     peer: SocketAddr,
     headers: &HeaderMap,
 ) -> Option<Response> {
-    if may_write(&api.options.token, peer, headers) {
+    if may_write(&api.facts.options().token, peer, headers) {
         return None;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -74,7 +74,8 @@ fn may_write(token: &str, peer: SocketAddr, headers: &HeaderMap) -> bool {
         let bearer = said.split_once(' ').filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         return !token.is_empty() && bearer.is_some_and(|(_, said)| is_same(said.trim(), token));
     }
-    let speaks_for_others = ["origin", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    let speaks_for_others =
+        ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.ip().to_canonical().is_loopback()
         && !speaks_for_others.iter().any(|name| headers.contains_key(*name))
 }
@@ -111,6 +112,7 @@ mod tests {
         }
         assert!(!may("", near, &[("authorization", "Bearer ")]), "no token is no password");
         assert!(!may("", near, &[("origin", "http://evil.test")]), "a page in a browser");
+        assert!(!may("", near, &[("sec-fetch-site", "cross-site")]), "an image in one");
         assert!(!may("", near, &[("x-forwarded-for", far)]), "a proxy");
     }
 }

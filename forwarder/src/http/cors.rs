@@ -20,16 +20,17 @@ pub(super) async fn cors<F: Facts>(
     next: Next,
 ) -> Response {
     // Without a token a page has nothing that would let it write.
-    let methods = match api.options.token.is_empty() {
+    let options = api.facts.options();
+    let methods = match options.token.is_empty() {
         true => "GET, HEAD, OPTIONS",
-        false => "GET, HEAD, DELETE, OPTIONS",
+        false => "GET, HEAD, POST, DELETE, OPTIONS",
     };
     let mut response = if *request.method() == Method::OPTIONS {
         (StatusCode::OK, [(header::ALLOW, methods)]).into_response()
     } else {
         next.run(request).await
     };
-    if api.options.crossdomain {
+    if options.crossdomain {
         let headers = response.headers_mut();
         for (name, value) in [
             (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),

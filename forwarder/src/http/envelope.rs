@@ -52,7 +52,8 @@ impl Stationery {
         self.wrap(code, Nothing {})
     }
 
-    fn wrap<T>(&self, code: u32, body: T) -> Json<Envelope<T>> {
+    /// With a code of SRS and a body.
+    pub(super) fn wrap<T>(&self, code: u32, body: T) -> Json<Envelope<T>> {
         Json(Envelope {
             code,
             server: self.0.server.clone(),

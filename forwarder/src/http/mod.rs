@@ -4,7 +4,7 @@
 //! and scripts find a server they know; `/api/v1/{status,forwards,edges,splice}` are our own;
 //! `/healthz` and `/readyz` are for probes, `/metrics` for Prometheus. It changes nothing but this:
 //! `DELETE /api/v1/clients/{id}` sends a client away, `POST /api/v1/forwards/refresh` has destinations
-//! looked for anew.
+//! looked for anew, `POST /api/v1/reload` has the configuration loaded again.
 mod clients;
 mod cors;
 mod envelope;
@@ -13,6 +13,7 @@ mod limited;
 mod metrics;
 mod own;
 mod page;
+mod reload;
 mod srs;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use limited::Limited;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::status::reload::Outcome;
 use crate::status::srs::{Identity, SrsStream, SrsVhost, Summary};
 use crate::status::{ClientPage, ClientQuery, ClientStatus, ProcessStatus, Snapshot};
 
@@ -43,6 +45,12 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub trait Facts: Clone + Send + Sync + 'static {
     /// The process now.
     fn snapshot(&self) -> Snapshot;
+
+    /// What the configuration says of the API now.
+    fn options(&self) -> Options;
+
+    /// Has the configuration loaded again.
+    fn reload(&self) -> impl Future<Output = Outcome> + Send;
 
     /// What the process takes of its system. May block.
     fn process(&self) -> ProcessStatus;
@@ -82,6 +90,8 @@ pub struct Options {
     pub crossdomain: bool,
     /// Who says it may write; empty: only who comes over loopback may.
     pub token: String,
+    /// It may be reloaded in SRS's way too.
+    pub raw_reload: bool,
     /// Who answers.
     pub identity: Identity,
 }
@@ -99,7 +109,6 @@ pub enum Serve {
 #[derive(Clone)]
 struct Api<F> {
     identity: Arc<Stationery>,
-    options: Arc<Options>,
     facts: F,
 }
 
@@ -119,13 +128,11 @@ pub async fn serve<F: Facts>(
     listener: TcpListener,
     what: Serve,
     facts: F,
-    options: Options,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let stopping = shutdown.clone();
-    let identity = Arc::new(Stationery(options.identity.clone()));
-    let options = Arc::new(options);
-    let router = router(what, Api { identity, options, facts });
+    let identity = Arc::new(Stationery(facts.options().identity));
+    let router = router(what, Api { identity, facts });
     let router = router.into_make_service_with_connect_info::<Peer>();
     let serving = axum::serve(Limited::new(listener, limited::LIFETIME), router)
         .with_graceful_shutdown(stopping.cancelled_owned())
@@ -168,6 +175,8 @@ fn paths<F: Facts>() -> Vec<(&'static str, MethodRouter<Api<F>>)> {
         ("/api/v1/clients", get(clients::list::<F>)),
         ("/api/v1/clients/", get(clients::list::<F>)),
         ("/api/v1/clients/{id}", get(clients::one::<F>).delete(clients::kick::<F>)),
+        ("/api/v1/reload", post(reload::reload::<F>)),
+        ("/api/v1/raw", get(reload::raw::<F>).post(reload::raw::<F>)),
         ("/api/v1/status", get(own::status::<F>)),
         ("/api/v1/forwards", get(forwards::list::<F>)),
         ("/api/v1/forwards/refresh", post(forwards::refresh::<F>)),

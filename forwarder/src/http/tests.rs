@@ -3,10 +3,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::status::reload::Reloaded;
 
 fn options() -> Options {
-    let identity = Identity::draw();
-    Options { series_of_streams: true, crossdomain: true, token: String::new(), identity }
+    Options {
+        series_of_streams: true,
+        crossdomain: true,
+        token: String::new(),
+        raw_reload: false,
+        identity: Identity::draw(),
+    }
 }
 
 /// Twelve clients, the later the more skips.
@@ -20,6 +26,14 @@ const TOLD: Told = Told { ready: true };
 impl Facts for Told {
     fn snapshot(&self) -> Snapshot {
         Snapshot { version: "1.2.3".into(), connections: 7, ..Snapshot::default() }
+    }
+
+    fn options(&self) -> Options {
+        options()
+    }
+
+    async fn reload(&self) -> Outcome {
+        Ok(Reloaded::default())
     }
 
     fn process(&self) -> ProcessStatus {
@@ -98,7 +112,7 @@ async fn every_path_answers() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, options(), shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, shutdown.clone()));
     let ask = async |method: &str, path: &str| {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -146,7 +160,7 @@ async fn a_client_that_says_nothing_does_not_keep_it_from_stopping() {
     let shutdown = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, options(), shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, shutdown.clone()));
     let mut silent = TcpStream::connect(address).await.expect("a connection");
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("half a request");
     shutdown.cancel();
@@ -164,7 +178,7 @@ async fn idle_clients_take_a_bounded_number_of_descriptors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, options(), shutdown.clone()));
+    let serving = tokio::spawn(serve(listener, Serve::Api, TOLD, shutdown.clone()));
     let mut idle = Vec::new();
     for _ in 0..limited::MAX_CONNECTIONS {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
@@ -203,7 +217,7 @@ async fn a_server_that_stops_is_not_ready() {
             .await
             .expect("a connection");
         let shutdown = CancellationToken::new();
-        let serving = serve(listener, Serve::Api, Told { ready }, options(), shutdown.clone());
+        let serving = serve(listener, Serve::Api, Told { ready }, shutdown.clone());
         let serving = tokio::spawn(serving);
         let request = b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         socket.write_all(request).await.expect("a request");

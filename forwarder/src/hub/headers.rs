@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
+use super::form::Form;
 use crate::rtmp::Timestamp;
-use crate::rtmp::chunk::{self, Message};
-use crate::rtmp::flv::{Codec, HeaderKind, Tracks};
-use crate::rtmp::message::MediaKind;
+use crate::rtmp::chunk::Message;
+use crate::rtmp::flv::{self, Codec, HeaderKind, Tracks};
+use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Largest header that is kept. A real one has tens of bytes; something larger is no header.
 pub const MAX_HEADER_BYTES: usize = 256 << 10;
@@ -18,7 +19,7 @@ pub const MAX_HEADERS: usize = 32;
 
 /// The headers in force at one point of a stream. Never changed once shared: a change makes a new
 /// epoch with a set of its own, so that a joiner of an old GOP gets the headers of that GOP.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     metadata: Option<Bytes>,
     slots: Vec<(Slot, Bytes)>,
@@ -128,6 +129,46 @@ impl Headers {
         true
     }
 
+    /// Those of the kinds that a form has.
+    pub(super) fn only(&self, form: Form) -> Self {
+        let mut headers = self.clone();
+        headers.slots.retain(|(slot, _)| form.has(slot.medium));
+        headers
+    }
+
+    /// Keeps `media` if it is metadata or a sequence header. False: it is neither, or as for
+    /// [`Self::set`]. A frame of another codec drops the header of the one before.
+    pub fn keep(&mut self, media: &MediaMessage<'_>) -> bool {
+        let (header, transient, tracks, codec) = match media.kind {
+            MediaKind::Video => {
+                let tag = flv::video(media.payload);
+                (tag.header, tag.transient, tag.tracks, tag.codec)
+            }
+            MediaKind::Audio => {
+                let tag = flv::audio(media.payload);
+                (tag.header, tag.transient, tag.tracks, tag.codec)
+            }
+            MediaKind::Data => {
+                return is_metadata(media.payload) && self.set_metadata(media.payload);
+            }
+        };
+        let Some(kind) = header else {
+            if !transient && matches!(codec, Codec::FourCc(_)) {
+                self.drop_outdated(media.kind, tracks, codec);
+            }
+            return false;
+        };
+        self.set(Slot::new(media.kind, tracks, kind, codec), media.payload)
+    }
+
+    /// What of this is not the same in `other`, in the order of sending.
+    pub fn beyond(&self, other: &Self) -> Vec<(MediaKind, Bytes)> {
+        let metadata = self.metadata.iter().filter(|_| self.metadata != other.metadata);
+        let slots = self.slots.iter().filter(|slot| !other.slots.contains(slot));
+        let metadata = metadata.map(|payload| (MediaKind::Data, payload.clone()));
+        metadata.chain(slots.map(|(slot, bytes)| (slot.medium, bytes.clone()))).collect()
+    }
+
     /// Whether there is a video header.
     pub fn has_video(&self) -> bool {
         self.slots.iter().any(|(slot, _)| slot.medium == MediaKind::Video)
@@ -145,7 +186,7 @@ impl Headers {
         starts.min_by_key(|(slot, _)| slot.tracks).map(|(_, payload)| payload)
     }
 
-    /// Appends metadata at time 0 and the sequence headers at `timestamp`, as chunks, to `out`.
+    /// Appends metadata at time 0 and the sequence headers at `timestamp`, to `out`.
     ///
     /// `publish`: for a server we publish to, which expects metadata behind `@setDataFrame`.
     /// Metadata goes out at time 0 whatever the stream's time is: with another one FFmpeg makes a
@@ -167,10 +208,17 @@ impl Headers {
     }
 }
 
+/// Whether a data message's first value is the AMF0 string `onMetaData`.
+pub(super) fn is_metadata(payload: &[u8]) -> bool {
+    payload.starts_with(b"\x02\x00\x0aonMetaData")
+}
+
 /// Who a message is encoded for, when it is not taken from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Chunk size, bytes.
+    /// What its messages are made of.
+    pub form: Form,
+    /// Size of chunks, bytes.
     pub chunk_size: u32,
     /// Message stream id.
     pub msid: u32,
@@ -182,7 +230,7 @@ impl Target {
     fn encode(self, kind: MediaKind, timestamp: Timestamp, payload: &[u8], out: &mut Vec<u8>) {
         let (csid, kind) = (kind.csid(), kind.type_id());
         let message = Message { csid, timestamp, kind, msid: self.msid, payload };
-        chunk::encode(&message, self.chunk_size, &mut |piece| out.extend_from_slice(piece));
+        self.form.encode(&message, self.chunk_size, &mut |piece| out.extend_from_slice(piece));
     }
 }
 

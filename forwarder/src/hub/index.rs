@@ -1,11 +1,13 @@
 //! What a log knows of each message: enough to find its borders, its age and a keyframe.
 
+use crate::rtmp::message::MediaKind;
+
 /// One message of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Offset of its first byte.
     pub offset: u64,
-    /// Bytes, chunk headers included.
+    /// Bytes, with the headers of chunks or tags.
     pub len: u32,
     /// Milliseconds since the log began when it arrived.
     pub arrived_ms: u64,
@@ -31,4 +33,15 @@ pub enum EntryKind {
     Video,
     /// Metadata and other data messages.
     Data,
+}
+
+impl EntryKind {
+    /// The message's kind.
+    pub(super) fn media(self) -> MediaKind {
+        match self {
+            Self::Audio => MediaKind::Audio,
+            Self::Video => MediaKind::Video,
+            Self::Data => MediaKind::Data,
+        }
+    }
 }

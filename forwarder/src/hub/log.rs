@@ -1,29 +1,30 @@
-//! The media log: each message of a stream once, already cut into chunks.
+//! The media log: each message of a stream once, already as its readers get it.
 //!
-//! An append-only sequence of bytes in segments. Every message begins with a format 0 header and
-//! is contiguous, so any message border is a legal place to start reading, and every reader gets
-//! the same bytes.
+//! An append-only sequence of bytes in segments. Every message is contiguous and leans on none before
+//! it (chunks begin with a format 0 header), so any message border is a legal place to start reading,
+//! and every reader gets the same bytes.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::headers::{Headers, Slot};
+use super::form::Form;
+use super::headers::{Headers, Slot, is_metadata};
 use super::index::{Entry, EntryKind};
 use super::pool::Pool;
 use super::segment::{SEGMENT_BYTES, Segment, SegmentWriter};
 use crate::rtmp::Timestamp;
-use crate::rtmp::chunk::{self, Message};
+use crate::rtmp::chunk::Message;
 use crate::rtmp::flv::{self, Codec, Groups, Tracks};
 use crate::rtmp::message::{MediaKind, MediaMessage};
 
 /// Audio messages in a row after which a stream counts as audio only; SRS guesses with the same
 /// number (about 2.5 s of AAC).
-const AUDIO_ONLY_AFTER: u32 = 115;
+pub(super) const AUDIO_ONLY_AFTER: u32 = 115;
 
 /// Longest GOP that is kept for late joiners, by arrival.
-const MAX_GOP_MS: u64 = 30_000;
+pub(super) const MAX_GOP_MS: u64 = 30_000;
 
 /// A log may always hold so much for readers that have not looked yet: two of the largest
 /// messages, so that no bound in the configuration keeps a large keyframe from everybody.
@@ -125,6 +126,7 @@ pub struct Appended {
 /// The log itself; its stream holds it behind a mutex.
 #[derive(Debug)]
 pub struct Log {
+    pub(super) form: Form,
     pub(super) limits: LogLimits,
     pub(super) segments: VecDeque<Arc<Segment>>,
     pub(super) head: u64,
@@ -142,14 +144,27 @@ pub struct Log {
     writer: Option<SegmentWriter>,
     pool: Arc<Pool>,
     video_seen: bool,
+    audio_seen: bool,
     audio_run: u32,
     /// Bytes since all readers were woken, if they are a little audio.
     little: u64,
 }
 
+/// Kinds of media that a stream has, as far as they have been seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// There is audio, or a header for it.
+    pub audio: bool,
+    /// There is video, or a header for it.
+    pub video: bool,
+    /// What has not been seen by now is not there: headers come before the first frame.
+    pub sure: bool,
+}
+
 impl Log {
-    pub(super) fn new(limits: LogLimits, pool: Arc<Pool>) -> Self {
+    pub(super) fn new(form: Form, limits: LogLimits, pool: Arc<Pool>) -> Self {
         Self {
+            form,
             limits,
             segments: VecDeque::new(),
             head: 0,
@@ -165,14 +180,45 @@ impl Log {
             writer: None,
             pool,
             video_seen: false,
+            audio_seen: false,
             audio_run: 0,
             little: 0,
         }
     }
 
-    /// Appends one message that arrived at `now_ms`. Errors: no memory for another segment; the
-    /// log is then whole up to the message before.
+    /// An empty log of another form, with the headers of this one's newest GOP.
+    pub(super) fn begin_as(&self, form: Form) -> Self {
+        let mut log = Self::new(form, self.limits, Arc::clone(&self.pool));
+        if let Some(gop) = &self.gop {
+            log.headers = Arc::new(gop.headers.only(form));
+        }
+        log
+    }
+
+    /// Whether readers begin at keyframes.
+    pub(super) fn gop_is_wanted(&self) -> bool {
+        self.form.has(MediaKind::Video)
+    }
+
+    /// Takes over what `other` knows of the stream, after the messages that the two have in common.
+    pub(super) fn catch_up_with(&mut self, other: &Self) {
+        let headers = other.headers.only(self.form);
+        if *self.headers != headers {
+            self.new_epoch(headers);
+        }
+        self.last_timestamp = other.last_timestamp;
+        self.codecs = other.codecs;
+        self.audio_seen = other.audio_seen && self.form.has(MediaKind::Audio);
+        self.video_seen = other.video_seen && self.form.has(MediaKind::Video);
+        self.audio_run = if self.form.has(MediaKind::Audio) { other.audio_run } else { 0 };
+    }
+
+    /// Appends one message that arrived at `now_ms`, if it is of a kind that the log has. Errors: no
+    /// memory for another segment; the log is then whole up to the message before.
     pub(super) fn append(&mut self, media: &MediaMessage<'_>, now_ms: u64) -> io::Result<Appended> {
+        if !self.form.has(media.kind) {
+            return Ok(Appended::default());
+        }
         let (mut seen, begins_group) = self.classify(media);
         let (kind, timestamp) = match media.kind {
             MediaKind::Audio => (EntryKind::Audio, media.timestamp),
@@ -227,8 +273,9 @@ impl Log {
     pub(super) fn end_of_publish(&mut self) {
         self.forget_gop();
         self.headers = Arc::default();
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
         self.video_seen = false;
+        self.audio_seen = false;
         self.audio_run = 0;
         self.reclaim();
     }
@@ -237,6 +284,15 @@ impl Log {
     pub(super) fn has_video(&self) -> bool {
         let recent = self.video_seen && self.audio_run < AUDIO_ONLY_AFTER;
         recent || (self.headers.has_video() && self.audio_run == 0)
+    }
+
+    /// What has been seen of it.
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            audio: self.audio_seen,
+            video: self.video_seen || self.headers.has_video(),
+            sure: self.video_seen || self.audio_run >= AUDIO_ONLY_AFTER,
+        }
     }
 
     /// Bytes held.
@@ -250,12 +306,13 @@ impl Log {
         timestamp: Timestamp,
     ) -> io::Result<Arc<Segment>> {
         let chunk_size = self.limits.chunk_size;
-        let end = self.head + chunk::encoded_len(media.payload.len(), timestamp, chunk_size) as u64;
         let (csid, kind) = (media.kind.csid(), media.kind.type_id());
         let message = Message { csid, timestamp, kind, msid: LOG_MSID, payload: media.payload };
+        let form = self.form;
+        let end = self.head + form.encoded_len(&message, chunk_size) as u64;
         let mut home = None;
         let (mut at, mut failure) = (self.head, None);
-        chunk::encode(&message, chunk_size, &mut |mut piece| {
+        form.encode(&message, chunk_size, &mut |mut piece| {
             while !piece.is_empty() && failure.is_none() {
                 let put = self.writer.as_mut().map_or(0, |writer| writer.put(piece));
                 if put > 0 && home.is_none() {
@@ -317,6 +374,7 @@ impl Log {
             MediaKind::Audio => {
                 let tag = flv::audio(media.payload);
                 seen.audio = tag.codec;
+                self.audio_seen = true;
                 if let Some(kind) = tag.header {
                     let slot = Slot::new(MediaKind::Audio, tag.tracks, kind, tag.codec);
                     self.keep(slot, media.payload);
@@ -369,6 +427,21 @@ impl Log {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
+    /// The next keyframe begins a group of pictures, of whatever track it is.
+    pub(super) fn begin_group(&mut self) {
+        self.groups.forget();
+    }
+
+    /// Makes `headers` those in force, and gives those before. Readers learn of it when what has
+    /// changed is appended.
+    pub(super) fn replace_headers(&mut self, headers: &Headers) -> Arc<Headers> {
+        let before = Arc::clone(&self.headers);
+        if *before != *headers {
+            self.new_epoch(headers.clone());
+        }
+        before
+    }
+
     fn bound_gop(&mut self, now_ms: u64) {
         let over = self.gop.as_ref().is_some_and(|gop| {
             self.head - gop.offset > self.limits.gop_bytes as u64
@@ -400,9 +473,4 @@ impl Log {
             self.segments.pop_front();
         }
     }
-}
-
-/// Whether a data message's first value is the AMF0 string `onMetaData`.
-fn is_metadata(payload: &[u8]) -> bool {
-    payload.starts_with(b"\x02\x00\x0aonMetaData")
 }

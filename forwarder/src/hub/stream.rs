@@ -4,9 +4,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
+use tracing::info;
+
+use super::Busy;
+use super::form::Form;
 use super::headers::Headers;
-use super::log::{Appended, Log, LogLimits, Tail, Wake};
+use super::log::{LogLimits, Tail, Wake};
+use super::logs::Logs;
 use super::pool::Pool;
+use super::recent::Recent;
+use super::seats::{Pulse, Rules, Seats, Second, Ticket};
+use super::switch::{Left, Switch, Taken};
+use super::timeline::{Clock, Timeline};
 use super::view::View;
 use crate::rtmp::flv::Codec;
 use crate::rtmp::message::MediaMessage;
@@ -58,17 +68,39 @@ pub struct Counters {
     pub frames: AtomicU64,
     pub sent_bytes: AtomicU64,
     pub skips: AtomicU64,
+    pub switches: AtomicU64,
     pub players: AtomicUsize,
+}
+
+/// A publisher that stands by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standby {
+    /// Who it is.
+    pub source: Source,
+    /// It could go on now.
+    pub ready: bool,
+    /// How long nothing came from it, milliseconds.
+    pub silent_ms: u64,
+    /// Bytes of payload that are kept of it.
+    pub held_bytes: u64,
 }
 
 /// What is behind the stream's lock.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
-    pub(super) log: Log,
-    source: Source,
-    video: Codec,
-    audio: Codec,
+    pub(super) log: Logs,
+    pub(super) seats: Seats,
+    pub(super) timeline: Timeline,
+    pub(super) clock: Clock,
+    /// What the readers got last, kept where there may be more than one publisher.
+    pub(super) recent: Recent,
+    /// Who publishes brings what the readers have already.
+    pub(super) resuming: bool,
+    /// Of who publishes, or did so last.
+    pub(super) source: Source,
+    pub(super) video: Codec,
+    pub(super) audio: Codec,
 }
 
 /// A stream.
@@ -91,7 +123,12 @@ impl Stream {
     ) -> Self {
         let state = State {
             phase: Phase::Waiting,
-            log: Log::new(options.log, Arc::clone(pool)),
+            log: Logs::new(options.log, pool),
+            seats: Seats::default(),
+            timeline: Timeline::default(),
+            clock: Clock::default(),
+            recent: Recent::default(),
+            resuming: false,
             source: Source::default(),
             video: Codec::default(),
             audio: Codec::default(),
@@ -112,13 +149,14 @@ impl Stream {
 
     /// Registers a reader; `wake` is called when there is more to read or the phase changed.
     pub fn view(self: &Arc<Self>, wake: Box<dyn Wake>) -> View {
-        let tail = {
-            let mut state = self.lock();
-            let tail = Arc::new(Tail::new(wake, state.log.head));
-            state.log.tails.push(Arc::clone(&tail));
-            tail
-        };
-        View::new(Arc::clone(self), tail)
+        self.view_as(Form::Chunks, wake)
+    }
+
+    /// As [`Self::view`], of the messages in another form. The first who reads them so has them
+    /// written again from the newest keyframe on; their log stays for some seconds after the last.
+    pub fn view_as(self: &Arc<Self>, form: Form, wake: Box<dyn Wake>) -> View {
+        let tail = self.lock().log.attach(form, wake);
+        View::new(Arc::clone(self), form, tail)
     }
 
     /// Its phase now.
@@ -139,10 +177,10 @@ impl Stream {
 
     /// Metadata and sequence headers in force.
     pub fn headers(&self) -> Arc<Headers> {
-        Arc::clone(&self.lock().log.headers)
+        Arc::clone(&self.lock().log.chunks().headers)
     }
 
-    /// Bytes its log holds, without what slow shards hold beside it.
+    /// Bytes its logs hold, without what slow shards hold beside it.
     pub fn log_bytes(&self) -> u64 {
         self.lock().log.held_bytes()
     }
@@ -161,27 +199,66 @@ impl Stream {
     }
 
     pub(super) fn detach(&self, tail: &Arc<Tail>) {
-        self.lock().log.tails.retain(|other| !Arc::ptr_eq(other, tail));
+        self.lock().log.detach(tail);
     }
 
-    /// Takes the one place of a publisher; false if it is taken.
-    pub(super) fn begin(&self, source: Source) -> Option<bool> {
-        let mut state = self.lock();
-        match state.phase {
-            Phase::Live => return Some(false),
-            Phase::Ended => return None,
-            Phase::Waiting | Phase::Grace(_) => state.phase = Phase::Live,
+    /// Lets go of logs that nobody has read for a while.
+    pub(super) fn trim(&self, now: Instant) {
+        self.lock().log.trim(now);
+    }
+
+    /// Takes a place of a publisher; without rules only if nobody has one. `None`: it is over.
+    pub(super) fn begin(
+        &self,
+        source: &Source,
+        rules: Option<Rules>,
+        now: Instant,
+    ) -> Option<Result<Ticket, Busy>> {
+        let now_ms = self.age_ms(now);
+        let state = &mut *self.lock();
+        match (state.phase, rules) {
+            (Phase::Ended, _) => return None,
+            (Phase::Live, None) => return Some(Err(Busy)),
+            _ => {}
         }
-        state.source = source;
+        let rules = rules.unwrap_or_default();
+        let Some(is_vacated) = state.seats.admit(rules, now_ms) else { return Some(Err(Busy)) };
+        if is_vacated {
+            state.end_of_publish();
+        }
+        let ticket = state.seats.take(source.clone(), now_ms);
+        // Who comes back to a stream that shall go on has its times moved as one who stood by.
+        if state.phase == Phase::Waiting || rules.second == Second::Refuse {
+            state.seats.activate(ticket.id, &Headers::default());
+            state.phase = Phase::Live;
+            state.source = source.clone();
+            (state.timeline, state.clock) = (Timeline::default(), Clock::default());
+        }
         state.log.notify();
-        Some(true)
+        Some(Ok(ticket))
+    }
+
+    /// Publishers that stand by, in the order in which they would go on.
+    pub fn standbys(&self, now: Instant) -> Vec<Standby> {
+        let now_ms = self.age_ms(now);
+        let state = self.lock();
+        let active = state.seats.active().map(|seat| seat.id);
+        let others = state.seats.all.iter().filter(|seat| Some(seat.id) != active);
+        let standby = others.map(|seat| Standby {
+            source: seat.source.clone(),
+            ready: seat.reserve.can_start(state.log.chunks().has_video()),
+            silent_ms: now_ms.saturating_sub(seat.pulse.last_ms()),
+            held_bytes: seat.reserve.held_bytes() as u64,
+        });
+        standby.collect()
     }
 
     /// Ends it if its grace time is over, or at once if there is no publisher and `now` is `None`.
     pub(super) fn expire(&self, now: Option<Instant>) -> bool {
         let mut state = self.lock();
         let over = match (state.phase, now) {
-            (Phase::Grace(until), Some(now)) => now >= until,
+            // One who stands by may go on yet.
+            (Phase::Grace(until), Some(now)) => now >= until && state.seats.all.is_empty(),
             (Phase::Grace(_) | Phase::Waiting, None) => true,
             (Phase::Ended, _) => return true,
             _ => false,
@@ -193,12 +270,41 @@ impl Stream {
         over
     }
 
-    fn end_of_publish(&self, now: Instant) {
+    /// The publisher with this id is gone.
+    fn leave(&self, id: u64, now: Instant) -> Option<Switch> {
         let mut state = self.lock();
-        let grace = self.options.grace;
-        state.phase = if grace.is_zero() { Phase::Ended } else { Phase::Grace(now + grace) };
-        state.log.end_of_publish();
+        let switch = match state.leave(id, self.age_ms(now)) {
+            Left::Standby => return None,
+            Left::Heir(taken) => self.count(taken),
+            Left::Nobody => {
+                let grace = self.options.grace;
+                let over = grace.is_zero() && state.seats.all.is_empty();
+                state.phase = if over { Phase::Ended } else { Phase::Grace(now + grace) };
+                state.end_of_publish();
+                None
+            }
+        };
         state.log.notify();
+        switch
+    }
+
+    fn count(&self, taken: Taken) -> Option<Switch> {
+        let counters = &self.counters;
+        counters.received_bytes.fetch_add(taken.bytes, Ordering::Relaxed);
+        counters.messages.fetch_add(taken.messages, Ordering::Relaxed);
+        if taken.frames > 0 {
+            counters.frames.fetch_add(taken.frames, Ordering::Relaxed);
+        }
+        taken.switch
+    }
+}
+
+impl State {
+    /// Forgets what belonged to a publisher after whom nobody goes on.
+    fn end_of_publish(&mut self) {
+        self.log.end_of_publish();
+        self.recent.clear();
+        self.resuming = false;
     }
 }
 
@@ -211,22 +317,29 @@ enum Unsaid {
     More,
 }
 
-/// The right to append to a stream. Dropping it is the end of the publish.
+/// The right to append to a stream, or to stand by for it. Dropping it is the end of the publish.
 #[derive(Debug)]
 pub struct Publisher {
     stream: Arc<Stream>,
+    id: u64,
+    pulse: Arc<Pulse>,
+    /// Fails when the right is lost; `None`: it has failed.
+    place: Option<oneshot::Receiver<()>>,
+    /// Something was appended since the readers were woken.
     unsaid: Unsaid,
     on_change: Arc<super::Changes>,
 }
 
 impl Publisher {
-    pub(super) fn new(stream: Arc<Stream>, on_change: Arc<super::Changes>) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, ticket: Ticket, on_change: Arc<super::Changes>) -> Self {
         on_change.bump();
-        Self { stream, unsaid: Unsaid::default(), on_change }
+        let Ticket { id, pulse, place } = ticket;
+        Self { stream, id, pulse, place: Some(place), unsaid: Unsaid::default(), on_change }
     }
 
     /// Appends a message; readers learn of it at the next [`Self::flush`]. A message without a
-    /// body is dropped: it says nothing and some players stop at it.
+    /// body is dropped: it says nothing and some players stop at it. Of one who stands by it is
+    /// kept, or makes it go on.
     ///
     /// Errors: no memory for the log; the publish must end.
     pub fn append(&mut self, media: &MediaMessage<'_>, now: Instant) -> std::io::Result<()> {
@@ -234,24 +347,34 @@ impl Publisher {
             return Ok(());
         }
         let now_ms = self.stream.age_ms(now);
-        let mut state = self.stream.lock();
-        let Appended { video, audio, frame, little_audio } = state.log.append(media, now_ms)?;
-        if video != Codec::Unknown {
-            state.video = video;
+        let taken = self.stream.lock().take(self.id, media, now_ms)?;
+        if taken.messages == 0 && taken.switch.is_none() {
+            return Ok(());
         }
-        if audio != Codec::Unknown {
-            state.audio = audio;
-        }
-        drop(state);
-        let unsaid = if little_audio { Unsaid::LittleAudio } else { Unsaid::More };
-        self.unsaid = self.unsaid.max(unsaid);
-        let counters = &self.stream.counters;
-        counters.received_bytes.fetch_add(media.payload.len() as u64, Ordering::Relaxed);
-        counters.messages.fetch_add(1, Ordering::Relaxed);
-        if frame {
-            counters.frames.fetch_add(1, Ordering::Relaxed);
+        self.unsaid = self.unsaid.max(if taken.more { Unsaid::More } else { Unsaid::LittleAudio });
+        if let Some(switch) = self.stream.count(taken) {
+            self.tell(&switch);
         }
         Ok(())
+    }
+
+    /// Something came from the publisher, perhaps not a whole message yet.
+    pub fn alive(&self, now: Instant) {
+        self.pulse.beat(self.stream.age_ms(now));
+    }
+
+    /// Waits until another publisher has its place.
+    pub async fn ousted(&mut self) {
+        if let Some(place) = &mut self.place {
+            // Nothing is ever sent.
+            _ = place.await;
+            self.place = None;
+        }
+    }
+
+    /// Whether another one publishes.
+    pub fn stands_by(&self) -> bool {
+        self.stream.lock().seats.active().is_some_and(|seat| seat.id != self.id)
     }
 
     /// Wakes the readers, if there is something new for them.
@@ -272,11 +395,26 @@ impl Publisher {
     pub fn stream(&self) -> &Arc<Stream> {
         &self.stream
     }
+
+    fn tell(&self, switch: &Switch) {
+        let Switch { from, to, why, is_return, gap, put_in, offset_ms } = switch;
+        let (stream, why, ms) = (self.stream.key(), why.word(), gap.as_millis() as u64);
+        if *is_return {
+            info!(%stream, from, to, ms, put_in, offset_ms, "publish goes on");
+        } else {
+            self.stream.counters.switches.fetch_add(1, Ordering::Relaxed);
+            self.on_change.count_switch();
+            info!(%stream, from, to, why, ms, put_in, offset_ms, "publisher switched");
+        }
+        self.on_change.bump();
+    }
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.stream.end_of_publish(Instant::now());
+        if let Some(switch) = self.stream.leave(self.id, Instant::now()) {
+            self.tell(&switch);
+        }
         self.on_change.bump();
     }
 }

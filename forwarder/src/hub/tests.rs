@@ -1,5 +1,8 @@
 //! Tests of the hub: what a reader gets is compared byte for byte with what was appended.
 
+mod forms;
+mod redundancy;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -115,7 +118,7 @@ fn join(view: &mut View) -> (u64, Vec<u8>) {
     match view.start(Wish::Join { gop_cache: true }) {
         Start::At { offset, headers } => {
             let mut lead = Vec::new();
-            let target = Target { chunk_size: CHUNK, msid: 1, publish: false };
+            let target = Target { form: Form::Chunks, chunk_size: CHUNK, msid: 1, publish: false };
             if let Some((headers, timestamp)) = headers {
                 headers.encode(timestamp, target, &mut lead);
             }

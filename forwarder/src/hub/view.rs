@@ -9,9 +9,10 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::form::Form;
 use super::headers::Headers;
 use super::index::{Entry, EntryKind};
-use super::log::{Gop, LITTLE, Log, Tail};
+use super::log::{Gop, LITTLE, Log, Seen, Tail};
 use super::segment::Segment;
 use super::stream::{Phase, Stream};
 use crate::rtmp::Timestamp;
@@ -76,6 +77,7 @@ pub enum Wish {
 #[derive(Debug)]
 pub struct View {
     stream: Arc<Stream>,
+    form: Form,
     tail: Arc<Tail>,
     /// In order of their bases, and without gaps from `floor` on.
     segments: VecDeque<Arc<Segment>>,
@@ -87,15 +89,17 @@ pub struct View {
     headers: Arc<Headers>,
     last_timestamp: Timestamp,
     has_video: bool,
+    seen: Seen,
     phase: Phase,
     /// The limit found last, since the last refresh: a pass asks for each of its subscribers.
     limit_found: Cell<Option<(LagLimits, u64)>>,
 }
 
 impl View {
-    pub(super) fn new(stream: Arc<Stream>, tail: Arc<Tail>) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, form: Form, tail: Arc<Tail>) -> Self {
         let mut view = Self {
             stream,
+            form,
             tail,
             segments: VecDeque::new(),
             floor: 0,
@@ -105,6 +109,7 @@ impl View {
             headers: Arc::default(),
             last_timestamp: Timestamp::default(),
             has_video: false,
+            seen: Seen::default(),
             phase: Phase::Waiting,
             limit_found: Cell::new(None),
         };
@@ -164,7 +169,9 @@ impl View {
         self.limit_found.set(None);
         let stream = Arc::clone(&self.stream);
         let state = stream.lock();
-        let log = &state.log;
+        self.phase = state.phase;
+        // It is there as long as this view is.
+        let Some(log) = state.log.of(self.form) else { return };
         let from = match self.segments.back() {
             Some(last) => log.segments.partition_point(|segment| segment.base() <= last.base()),
             None => log.segments.partition_point(|segment| segment.end() <= self.head),
@@ -179,13 +186,13 @@ impl View {
         if let Some(gop) = log.gop.as_ref().filter(|_| with_gop) {
             self.reach_back(log, gop.offset);
         }
-        self.phase = state.phase;
         self.head = log.head;
         self.sequence = log.sequence;
         self.gop.clone_from(&log.gop);
         self.headers = Arc::clone(&log.headers);
         self.last_timestamp = log.last_timestamp;
         self.has_video = log.has_video();
+        self.seen = log.seen();
         self.tail.fetched(log.head);
     }
 
@@ -356,6 +363,11 @@ impl View {
     /// Offset one past the last message.
     pub fn head(&self) -> u64 {
         self.head
+    }
+
+    /// Which kinds of media it has, as of the last refresh.
+    pub fn seen(&self) -> Seen {
+        self.seen
     }
 
     /// The stream's phase at the last refresh.

@@ -6,12 +6,14 @@
 
 mod codec;
 mod describe;
+mod tag;
 #[cfg(test)]
 mod tests;
 mod tracks;
 
 pub use codec::Codec;
 pub use describe::{Profile, Sound, profile, sound};
+pub use tag::{encode_tag, encoded_tag_len, file_header};
 pub use tracks::{Groups, Tracks};
 
 use tracks::TrackBodies;

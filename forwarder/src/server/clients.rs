@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::reload::Reloads;
 use super::snapshot::Sampler;
 use super::srs;
 use super::summary::Summaries;
 use crate::config::DEFAULT_VHOST;
-use crate::conn::{ClientState, Shards};
-use crate::http::Facts;
+use crate::conn::{ClientState, Shards, Speaks};
+use crate::http::{Facts, Options};
 use crate::hub::Phase;
+use crate::status::reload::Outcome;
 use crate::status::srs::{SrsStream, SrsVhost, Summary, id_of};
 use crate::status::{
     ClientPage, ClientQuery, ClientStatus, Kbps, LegStatus, ProcessStatus, Snapshot,
@@ -27,18 +29,38 @@ pub(super) struct Source {
     pub(super) summaries: Arc<Summaries>,
     /// Weak: shards end when the last handle on them is gone.
     pub(super) shards: Weak<Shards>,
+    pub(super) reloads: Reloads,
 }
+
+/// The state of a publisher that stands by.
+pub(super) const STANDBY: &str = "standby";
 
 /// What a client does.
 enum Doing {
     Plays([String; 3], &'static str),
-    Publishes([String; 3]),
+    Publishes([String; 3], &'static str),
     Leg(LegStatus),
 }
 
 impl Facts for Source {
     fn snapshot(&self) -> Snapshot {
         self.sampler.snapshot()
+    }
+
+    fn options(&self) -> Options {
+        let config = self.sampler.config();
+        let (api, exporter) = (&config.http_api, &config.exporter);
+        Options {
+            series_of_streams: exporter.streams,
+            crossdomain: api.crossdomain,
+            token: api.token.clone(),
+            raw_reload: api.raw_reload,
+            identity: self.sampler.identity(),
+        }
+    }
+
+    async fn reload(&self) -> Outcome {
+        self.reloads.ask().await
     }
 
     fn process(&self) -> ProcessStatus {
@@ -94,7 +116,7 @@ impl Source {
         let Some(shards) = self.shards.upgrade() else { return (Vec::new(), 0) };
         let (states, unanswered) = shards.clients(WITHIN).await;
         drop(shards);
-        let mut publishers = self.publishers();
+        let mut publishers = self.publishers(Instant::now());
         let mut legs: HashMap<String, LegStatus> =
             self.sampler.legs().into_iter().map(|leg| (leg.peer.clone(), leg)).collect();
         let now = Instant::now();
@@ -113,7 +135,10 @@ impl Source {
                 }
                 None => match legs.remove(&peer) {
                     Some(leg) => Doing::Leg(leg),
-                    None => Doing::Publishes(publishers.remove(&peer)?),
+                    None => {
+                        let (names, how) = publishers.remove(&peer)?;
+                        Doing::Publishes(names, how)
+                    }
                 },
             };
             Some(shown(&state, peer, doing, now))
@@ -121,15 +146,20 @@ impl Source {
         (clients.collect(), unanswered)
     }
 
-    /// What is published, by the address of who does.
-    fn publishers(&self) -> HashMap<String, [String; 3]> {
-        let streams = self.sampler.streams();
-        let live = streams.into_iter().filter(|stream| stream.phase() == Phase::Live);
-        live.map(|stream| {
+    /// What is published, by the address of who does or stands by.
+    fn publishers(&self, now: Instant) -> HashMap<String, ([String; 3], &'static str)> {
+        let mut publishers = HashMap::new();
+        for stream in self.sampler.streams() {
             let key = stream.key();
-            (stream.source().peer, [key.vhost(), key.app(), key.stream()].map(str::to_owned))
-        })
-        .collect()
+            let names = [key.vhost(), key.app(), key.stream()].map(str::to_owned);
+            if stream.phase() == Phase::Live {
+                publishers.insert(stream.source().peer, (names.clone(), "publishing"));
+            }
+            for standby in stream.standbys(now) {
+                publishers.insert(standby.source.peer, (names.clone(), STANDBY));
+            }
+        }
+        publishers
     }
 }
 
@@ -137,7 +167,7 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
     let (mut sent, mut received) = (client.sent, client.received);
     let (publish, [vhost, app, name], state) = match doing {
         Doing::Plays(names, how) => (false, names, how.to_owned()),
-        Doing::Publishes(names) => (true, names, "publishing".to_owned()),
+        Doing::Publishes(names, how) => (true, names, how.to_owned()),
         Doing::Leg(leg) => {
             let publish = leg.kind == "publish";
             *(if publish { &mut received } else { &mut sent }) += leg.bytes;
@@ -149,6 +179,11 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
     let playing = client.playing.as_ref().map(|(_, playing)| playing);
     let since = |at: Instant| now.saturating_duration_since(at);
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let kind = match (client.speaks, publish) {
+        (Speaks::Http, _) => "flv-play",
+        (Speaks::Rtmp, true) => "fmle-publish",
+        (Speaks::Rtmp, false) => "rtmp-play",
+    };
     let prefix = if vhost == DEFAULT_VHOST { "" } else { &*vhost };
     ClientStatus {
         id: client.id.to_string(),
@@ -158,7 +193,7 @@ fn shown(client: &ClientState, peer: String, doing: Doing, now: Instant) -> Clie
         swf_url: text(connect.map(|connect| &connect.swf_url)),
         tc_url: text(connect.map(|connect| &connect.tc_url)),
         url: format!("{prefix}/{app}/{name}"),
-        kind: if publish { "fmle-publish" } else { "rtmp-play" }.to_owned(),
+        kind: kind.to_owned(),
         alive: since(client.since).as_secs_f64(),
         send_bytes: sent,
         recv_bytes: received,

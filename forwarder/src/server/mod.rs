@@ -2,7 +2,9 @@
 
 mod clients;
 mod leaving;
+mod listeners;
 mod process;
+mod reload;
 mod snapshot;
 mod srs;
 mod summary;
@@ -12,19 +14,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::{Config, When};
-use crate::conn::{Acceptor, Context, RATE_WINDOW, Shards, bind, warn_of_send_bounds};
+use crate::conn::{Context, RATE_WINDOW, Shards, warn_of_send_bounds};
 use crate::edge::Edges;
 use crate::forward::{Forwards, Supervisor};
-use crate::http::{Options, Serve};
 use crate::privilege;
 use crate::splice::{Mode, Splice, WhyNot};
+use listeners::{Listeners, Takers};
+pub use reload::Origin;
+use reload::{Reloader, Reloads};
 
 /// How often streams whose grace time is over are looked for, and rates are sampled.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -35,10 +38,10 @@ const RENEWAL_LOOK: Duration = Duration::from_secs(5);
 /// While the process stops it looks so often whether streams can end.
 const STOP_SWEEP: Duration = Duration::from_millis(50);
 
-/// Runs a server with `config` until a signal ends it.
+/// Runs a server with `config`, which came from `origin`, until a signal ends it.
 ///
 /// Errors: an address cannot be bound, the pid file is locked, threads cannot be made.
-pub fn run(mut config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config, origin: Origin) -> anyhow::Result<()> {
     let _pid_file = config.pid.as_deref().map(process::PidFile::lock).transpose()?;
     config.max_connections = process::fit_connections(config.max_connections)?;
     // Capabilities are the threads': given up before the first one is started.
@@ -47,7 +50,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         // Before anything is served, so that no signal finds its default action.
         let signals = Signals::new().context("signals")?;
-        let server = Server::start(config, splice)?;
+        let server = Server::start(config, splice, origin)?;
         server.serve(signals).await
     });
     // Whoever could not be drained in time is not waited for.
@@ -58,10 +61,8 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
 /// Decides how legs are carried, and gives up the capabilities that were for that alone. Root keeps
 /// its own: it was started as root for more than this, such as the pid file it removes at the end.
 fn splice(config: &Config) -> anyhow::Result<Splice> {
-    let edges = config.vhosts.iter().filter(|vhost| vhost.enabled && vhost.edge.enabled);
-    let any = edges.into_iter().any(|vhost| vhost.edge.splice != When::Never);
     let splice = match config.kernel {
-        _ if !any => Splice::user(WhyNot::Disabled),
+        _ if !reload::has_legs(config) => Splice::user(WhyNot::Disabled),
         When::Auto => Splice::start(Mode::Auto),
         When::Always => Splice::start(Mode::Always),
         When::Never => Splice::start(Mode::Never),
@@ -77,20 +78,19 @@ struct Server {
     context: Arc<Context>,
     shards: Arc<Shards>,
     tasks: TaskTracker,
-    drain_timeout: Duration,
+    reloads: Reloads,
     /// Cancelled last, when nothing is left to show.
     end: CancellationToken,
 }
 
 impl Server {
-    fn start(config: Config, splice: Splice) -> anyhow::Result<Self> {
-        let listeners = rtmp_listeners(&config)?;
-        let http = http_listeners(&config)?;
+    fn start(config: Config, splice: Splice, origin: Origin) -> anyhow::Result<Self> {
+        let mut listeners = Listeners::default();
+        let plan = listeners.plan(&config)?;
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let drain_timeout = config.drain_timeout;
         let context = Arc::new(Context::with_splice(config, splice));
         context.hooks.start(tokio::runtime::Handle::current());
         let shards = Arc::new(Shards::start(&context, threads)?);
@@ -104,67 +104,54 @@ impl Server {
         }
 
         let forwards = Arc::new(Forwards::new(&context));
-        let bound = listeners.iter().map(|(listener, tls)| {
-            Ok(format!("{}{}", if *tls { "rtmps://" } else { "" }, listener.local_addr()?))
-        });
-        let bound = bound.collect::<std::io::Result<Vec<_>>>()?;
         let edges = Arc::new(Edges::new(Arc::clone(&context), Arc::clone(&forwards.registry)));
+        let (reloads, asks) = Reloads::new(&origin.file);
         let sampler = Arc::new(snapshot::Sampler::new(
             Arc::clone(&context),
             Arc::clone(&forwards),
             Arc::clone(&edges),
             shards.gauges(),
-            bound,
+            reloads.clone(),
         ));
-        for (listener, tls) in listeners {
-            info!(address = %listener.local_addr()?, tls, "listening");
-            let (context, shards) = (Arc::clone(&context), Arc::clone(&shards));
-            let acceptor = Acceptor::new(context, shards, listener, tls)?;
-            tasks.spawn(acceptor.run());
-        }
         let supervisor =
             Supervisor::new(Arc::clone(&context), Arc::clone(&shards), Arc::clone(&forwards));
         tasks.spawn(supervisor.run());
         tasks.spawn(edges.run(Arc::clone(&shards)));
         tasks.spawn(until(end.clone(), sweep(Arc::clone(&context), Arc::clone(&sampler))));
         tasks.spawn(until(end.clone(), follow_certificates(Arc::clone(&context))));
-        let source =
-            clients::Source { sampler, summaries: Arc::default(), shards: Arc::downgrade(&shards) };
-        if config.http_api.enabled {
-            tasks.spawn(until(end.clone(), sample_clients(source.clone())));
-        }
-        let options = Options {
-            series_of_streams: config.exporter.streams,
-            crossdomain: config.http_api.crossdomain,
-            token: config.http_api.token.clone(),
-            identity: context.identity.clone(),
+        let source = clients::Source {
+            sampler,
+            summaries: Arc::default(),
+            shards: Arc::downgrade(&shards),
+            reloads: reloads.clone(),
         };
-        for (what, listener) in http {
-            info!(address = %listener.local_addr()?, "{} listening", name(what));
-            let listener = TcpListener::from_std(listener)?;
-            let (source, options) = (source.clone(), options.clone());
-            let serve = crate::http::serve(listener, what, source, options, end.clone());
-            tasks.spawn(async move {
-                if let Err(error) = serve.await {
-                    warn!(%error, "{} ended", name(what));
-                }
-            });
-        }
-        Ok(Self { context, shards, tasks, drain_timeout, end })
+        tasks.spawn(until(end.clone(), sample_clients(source.clone())));
+        let takers = Takers {
+            context: Arc::clone(&context),
+            shards: Arc::downgrade(&shards),
+            source: source.clone(),
+            tasks: tasks.clone(),
+            end: end.clone(),
+        };
+        listeners.apply(plan, &takers)?;
+        source.sampler.listens_on(listeners.rtmp());
+        let reloader = Reloader { origin, listeners, takers, asks, reloads: reloads.clone() };
+        tasks.spawn(reloader.run());
+        Ok(Self { context, shards, tasks, reloads, end })
     }
 
     async fn serve(self, mut signals: Signals) -> anyhow::Result<()> {
-        if signals.next().await == Stop::Now {
+        if signals.next(&self.reloads).await == Stop::Now {
             info!("stopping at once");
             return Ok(());
         }
         let open = self.context.totals.open.load(std::sync::atomic::Ordering::Relaxed);
-        info!(connections = open, timeout = ?self.drain_timeout, "stopping gracefully");
-        let drain_timeout = self.drain_timeout;
+        let (drain_timeout, reloads) = (self.context.config().drain_timeout, self.reloads.clone());
+        info!(connections = open, timeout = ?drain_timeout, "stopping gracefully");
         let until = tokio::time::Instant::now() + drain_timeout;
         tokio::select! {
             () = leaving::see_off(&self.context, drain_timeout) => {}
-            _ = signals.next() => {
+            _ = signals.next(&reloads) => {
                 warn!("stopped at once by a second signal");
                 return Ok(());
             }
@@ -173,7 +160,7 @@ impl Server {
         tokio::select! {
             () = self.drain() => info!("stopped"),
             () = tokio::time::sleep_until(until) => warn!("stopped before all was drained"),
-            _ = signals.next() => warn!("stopped at once by a second signal"),
+            _ = signals.next(&reloads) => warn!("stopped at once by a second signal"),
         }
         Ok(())
     }
@@ -210,44 +197,6 @@ impl Server {
     }
 }
 
-/// Binds the listeners of RTMP, without and with TLS.
-fn rtmp_listeners(config: &Config) -> anyhow::Result<Vec<(std::net::TcpListener, bool)>> {
-    let rtmps = &config.rtmps;
-    let secure = if rtmps.enabled { rtmps.listen.as_slice() } else { &[] };
-    let both = config.listen.iter().map(|address| (address, false));
-    let all: Vec<_> = config.listen.iter().chain(secure).copied().collect();
-    both.chain(secure.iter().map(|address| (address, true)))
-        .map(|(address, tls)| {
-            let bound = bind(*address, &all).with_context(|| format!("listen on {address}"))?;
-            Ok((bound, tls))
-        })
-        .collect()
-}
-
-/// Binds what is to be served by HTTP.
-fn http_listeners(config: &Config) -> anyhow::Result<Vec<(Serve, std::net::TcpListener)>> {
-    let (api, exporter) = (&config.http_api, &config.exporter);
-    let wanted = [
-        (api.enabled, Serve::Api, api.listen),
-        (exporter.enabled, Serve::Metrics, exporter.listen),
-    ];
-    let wanted = wanted.into_iter().filter(|(enabled, ..)| *enabled);
-    wanted
-        .map(|(_, what, address)| {
-            let bound = bind(address, &[]);
-            let bound = bound.with_context(|| format!("{}: listen on {address}", name(what)))?;
-            Ok((what, bound))
-        })
-        .collect()
-}
-
-fn name(what: Serve) -> &'static str {
-    match what {
-        Serve::Api => "http_api",
-        Serve::Metrics => "exporter",
-    }
-}
-
 async fn sweep(context: Arc<Context>, sampler: Arc<snapshot::Sampler>) {
     let mut tick = tokio::time::interval(SWEEP);
     loop {
@@ -263,7 +212,9 @@ async fn sample_clients(source: clients::Source) {
     let mut tick = tokio::time::interval(RATE_WINDOW / 3);
     loop {
         tick.tick().await;
-        source.sample().await;
+        if source.sampler.config().http_api.enabled {
+            source.sample().await;
+        }
     }
 }
 
@@ -298,7 +249,7 @@ enum Stop {
     Now,
 }
 
-/// TERM and QUIT stop gracefully, INT at once; HUP is spoken for by a reload.
+/// TERM and QUIT stop gracefully, INT at once; HUP reloads.
 struct Signals {
     term: Signal,
     quit: Signal,
@@ -316,14 +267,17 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> Stop {
+    /// The next one that stops the process.
+    async fn next(&mut self, reloads: &Reloads) -> Stop {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return Stop::Gracefully,
                 _ = self.quit.recv() => return Stop::Gracefully,
                 _ = self.int.recv() => return Stop::Now,
                 _ = self.hup.recv() => {
-                    warn!("SIGHUP: this version cannot reload; the running config stays");
+                    let reloads = reloads.clone();
+                    // What comes of it is logged.
+                    tokio::spawn(async move { reloads.ask().await });
                 }
             }
         }

@@ -5,14 +5,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::reload::Reloads;
 use crate::config::Config;
 use crate::conn::{Context, Gauges};
 use crate::edge::Edges;
 use crate::forward::Forwards;
 use crate::hooks::Counters;
-use crate::hub::{Phase, Stream};
+use crate::hub::{Phase, Standby, Stream};
 use crate::rtmp::flv::Codec;
-use crate::status::{HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StreamStatus, Totals};
+use crate::status::srs::Identity;
+use crate::status::{
+    HookTotals, Kbps, LegStatus, ShardStatus, Snapshot, StandbyStatus, StreamStatus, Totals,
+};
 
 /// Rates are taken over about so long.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -25,7 +29,8 @@ pub(super) struct Sampler {
     forwards: Arc<Forwards>,
     edges: Arc<Edges>,
     shards: Vec<Arc<Gauges>>,
-    listen: Vec<String>,
+    listen: Mutex<Vec<String>>,
+    reloads: Reloads,
     rates: Mutex<HashMap<usize, Rates>>,
 }
 
@@ -50,9 +55,15 @@ impl Sampler {
         forwards: Arc<Forwards>,
         edges: Arc<Edges>,
         shards: Vec<Arc<Gauges>>,
-        listen: Vec<String>,
+        reloads: Reloads,
     ) -> Self {
-        Self { context, forwards, edges, shards, listen, rates: Mutex::default() }
+        let (listen, rates) = (Mutex::default(), Mutex::default());
+        Self { context, forwards, edges, shards, listen, reloads, rates }
+    }
+
+    /// Where RTMP is served from now on.
+    pub(super) fn listens_on(&self, addresses: Vec<String>) {
+        *self.listen.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
     /// Looks at the byte counters.
@@ -98,6 +109,11 @@ impl Sampler {
         self.context.config()
     }
 
+    /// What the API says who answers.
+    pub(super) fn identity(&self) -> Identity {
+        self.context.identity.clone()
+    }
+
     /// Whether connections are still taken.
     pub(super) fn is_ready(&self) -> bool {
         !self.context.stop.is_cancelled()
@@ -139,7 +155,8 @@ impl Sampler {
             kernel_backlog_limit: backlog
                 .map_or(0, |_| self.context.config().kernel_backlog_limit as u64),
             legs,
-            listen: self.listen.clone(),
+            listen: self.listen.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            config: self.reloads.status(),
             pulls: self.edges.status(),
             names: self.forwards.names(),
             backends: self.forwards.backends(),
@@ -154,6 +171,7 @@ impl Sampler {
                 received_bytes: self.shards.iter().map(|s| s.received_bytes.load(Relaxed)).sum(),
                 sent_bytes: totals.sent_bytes.load(Relaxed),
                 skips: totals.skips.load(Relaxed),
+                switches: self.context.hub.switches(),
                 legs: self.edges.leg_totals(),
                 hooks: hooks(&self.context.hooks.counters),
                 backend_failures: self.forwards.backend_failures(),
@@ -182,6 +200,8 @@ impl Sampler {
             stream: key.stream().into(),
             state: state.into(),
             publisher: if state == "live" { stream.source().peer } else { String::new() },
+            standbys: stream.standbys(now).into_iter().map(standby).collect(),
+            switches: counters.switches.load(Relaxed),
             players: counters.players.load(Relaxed),
             legs: 0,
             received_bytes: counters.received_bytes.load(Relaxed),
@@ -195,6 +215,11 @@ impl Sampler {
             forwards: self.forwards.registry.of(stream, now),
         }
     }
+}
+
+fn standby(of: Standby) -> StandbyStatus {
+    let Standby { source, ready, silent_ms, held_bytes } = of;
+    StandbyStatus { peer: source.peer, ready, silent_ms, held_bytes }
 }
 
 fn shard(gauges: &Gauges) -> ShardStatus {

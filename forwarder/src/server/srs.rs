@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clients::STANDBY;
 use super::snapshot::Sampler;
 use crate::config::{Config, DEFAULT_VHOST};
 use crate::hub::Stream;
@@ -79,7 +80,7 @@ pub(super) fn vhosts(config: &Config, streams: &[SrsStream]) -> Vec<SrsVhost> {
 
 fn shown(id: String, status: &StreamStatus, clients: &[&ClientStatus]) -> SrsStream {
     let StreamStatus { vhost, app, stream, .. } = status;
-    let publisher = clients.iter().find(|client| client.publish);
+    let publisher = clients.iter().find(|client| client.publish && client.state != STANDBY);
     let host = if vhost == DEFAULT_VHOST { "127.0.0.1" } else { vhost };
     let prefix = if vhost == DEFAULT_VHOST { "" } else { vhost };
     let live_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();

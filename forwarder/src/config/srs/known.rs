@@ -47,7 +47,7 @@ pub(super) const ROOT_IDLE: &[Idle] = &[
     idle("is_full", &["on", "off"], MEASURES),
 ];
 
-const RTMP_ONLY: &str = "forwarder speaks RTMP only";
+const RTMP_ONLY: &str = "forwarder speaks RTMP and HTTP-FLV only";
 const NO_FILES: &str = "forwarder writes no files";
 
 /// Blocks at the top level that are idle when they are on.
@@ -56,7 +56,6 @@ pub(super) const ROOT_FEATURES: &[Idle] = &[
     idle("stats", &[], MEASURES),
     idle("tencentcloud_cls", &[], MEASURES),
     idle("tencentcloud_apm", &[], MEASURES),
-    idle("http_server", &[], RTMP_ONLY),
     idle("http_stream", &[], RTMP_ONLY),
     idle("stream_caster", &[], RTMP_ONLY),
     idle("rtc_server", &[], RTMP_ONLY),
@@ -71,7 +70,6 @@ pub(super) const VHOST_FEATURES: &[Idle] = &[
     idle("hds", &[], RTMP_ONLY),
     idle("http", &[], RTMP_ONLY),
     idle("http_static", &[], RTMP_ONLY),
-    idle("http_remux", &[], RTMP_ONLY),
     idle("rtc", &[], RTMP_ONLY),
     idle("rtsp", &[], RTMP_ONLY),
     idle("srt", &[], RTMP_ONLY),
@@ -115,6 +113,7 @@ pub(super) const ROOT: &[&str] = &[
     "srs_log_level_v2",
     "http_api",
     "exporter",
+    "http_server",
     "rtmps",
     "vhost",
     "include",
@@ -131,6 +130,7 @@ pub(super) const VHOST: &[&str] = &[
     "publish",
     "forward",
     "cluster",
+    "http_remux",
     "security",
     "refer",
     "refer_play",
@@ -180,6 +180,23 @@ pub(super) const CLUSTER: &[&str] = &[
 pub(super) const HTTP_API: &[&str] =
     &["enabled", "listen", "crossdomain", "raw_api", "auth", "https", "include"];
 /// As `ROOT`.
+pub(super) const RAW_API: &[&str] = &["enabled", "allow_reload", "allow_query", "allow_update"];
+/// As `ROOT`.
 pub(super) const RTMPS: &[&str] = &["enabled", "listen", "key", "cert", "include"];
 /// As `ROOT`.
 pub(super) const EXPORTER: &[&str] = &["enabled", "listen", "label", "tag", "include"];
+/// As `ROOT`.
+pub(super) const HTTP_SERVER: &[&str] =
+    &["enabled", "listen", "crossdomain", "dir", "https", "include"];
+/// As `ROOT`.
+pub(super) const HTTP_REMUX: &[&str] = &[
+    "enabled",
+    "mount",
+    "has_audio",
+    "has_video",
+    "guess_has_av",
+    "drop_if_not_match",
+    "fast_cache",
+    "hstrs",
+    "include",
+];

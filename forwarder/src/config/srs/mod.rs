@@ -4,6 +4,7 @@
 //! that SRS knows and we do not is an error if running without it would change who may do what or
 //! where media goes, and a note otherwise. One that SRS does not know either is an error.
 mod access;
+mod http;
 mod known;
 mod parse;
 mod rtmps;
@@ -60,7 +61,7 @@ impl Import {
             let vhost = self.new_vhost();
             self.config.vhosts.push(vhost);
         }
-        Ok(())
+        self.check_http_server(directives)
     }
 
     fn new_vhost(&self) -> Vhost {
@@ -79,6 +80,7 @@ impl Import {
             "srs_log_level" | "srs_log_level_v2" => {}
             "http_api" => self.http_api(directive)?,
             "exporter" => self.exporter(directive)?,
+            "http_server" => self.http_server(directive)?,
             "rtmps" => self.rtmps(directive)?,
             _ => {
                 if !self.idle(directive, known::ROOT_IDLE)
@@ -123,15 +125,33 @@ impl Import {
                     let why = "everybody who reaches the API could use it";
                     return Err(self.unsupported(inner, why));
                 }
-                "raw_api" | "https" if enabled && self.block_enabled(inner) => {
-                    self.note(inner, "the API changes no configuration and speaks HTTP");
+                "raw_api" => self.config.http_api.raw_reload = self.raw_reload(inner)?,
+                "https" if enabled && self.block_enabled(inner) => {
+                    self.note(inner, "the API speaks HTTP");
                 }
                 "crossdomain" => self.config.http_api.crossdomain = self.not_off(inner),
-                "auth" | "raw_api" | "https" => {}
+                "auth" | "https" => {}
                 _ => return Err(self.unknown(inner, known::HTTP_API, &[])),
             }
         }
         Ok(())
+    }
+
+    /// `raw_api`: whether it may reload, the one thing of it that there is.
+    fn raw_reload(&mut self, directive: &Directive) -> Result<bool, ConfigError> {
+        let block = directive.block.as_deref().unwrap_or_default();
+        let (mut enabled, mut reload) = (false, false);
+        for inner in self.first_of_each(block.iter().collect(), &[]) {
+            match inner.name.text.as_str() {
+                "enabled" => enabled = self.on(inner),
+                "allow_reload" => reload = self.on(inner),
+                "allow_query" | "allow_update" => {
+                    self.note(inner, "the API changes no configuration");
+                }
+                _ => return Err(self.unknown(inner, known::RAW_API, &[])),
+            }
+        }
+        Ok(enabled && reload)
     }
 
     fn exporter(&mut self, directive: &Directive) -> Result<(), ConfigError> {

@@ -143,9 +143,9 @@ vhost __defaultVhost__ {
             "srs.conf:2: `daemon on` has no effect: forwarder stays in the foreground; let systemd or a container run it",
             "srs.conf:3: `srs_log_file ./objs/srs.log` has no effect: logs go to stderr, see [log]",
             "srs.conf:4: `heartbeat` has no effect: there is nothing like it here",
-            "srs.conf:6: `rtc_server` has no effect: forwarder speaks RTMP only",
+            "srs.conf:6: `rtc_server` has no effect: forwarder speaks RTMP and HTTP-FLV only",
             "srs.conf:17: `enabled off` has no effect: it stands here before, and SRS takes the first, as we do",
-            "srs.conf:8: `hls` has no effect: forwarder speaks RTMP only",
+            "srs.conf:8: `hls` has no effect: forwarder speaks RTMP and HTTP-FLV only",
             "srs.conf:10: `time_jitter full` has no effect: timestamps pass unchanged",
             "srs.conf:10: `mix_correct on` has no effect: timestamps pass unchanged",
             "srs.conf:10: `mw_msgs 8` has no effect: each write takes all that is ready",
@@ -232,7 +232,8 @@ fn includes_are_read_from_beside_the_file() {
     assert_eq!(loaded.config.vhosts.len(), 2);
     assert!(!loaded.config.vhosts[0].play.gop_cache);
     let b = dir.path().join("vhosts/b.conf");
-    let note = format!("{}:1: `hls` has no effect: forwarder speaks RTMP only", b.display());
+    let note =
+        format!("{}:1: `hls` has no effect: forwarder speaks RTMP and HTTP-FLV only", b.display());
     assert_eq!(loaded.notes, [note]);
 
     write("vhosts/play.conf", "play { gop_cach off; }");

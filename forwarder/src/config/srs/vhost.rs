@@ -55,6 +55,7 @@ impl Import {
             }
             "forward" => self.forward(&mut vhost.forward, directive, block)?,
             "cluster" => self.cluster(&mut vhost.edge, directive, block)?,
+            "http_remux" => self.http_remux(&mut vhost.http_remux, directive, block)?,
             "security" => self.security(&mut vhost.security, directive, block)?,
             "refer" | "refer_play" | "refer_publish" => {
                 self.refer(&mut vhost.refer, directive, block)?;

@@ -35,7 +35,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   |
 1 | dash = true
   | ^^^^
-  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, rtmps, tls, chunk_size, log, http_api, exporter, vhost"#,
+  = known here: listen, max_connections, threads, pid, resolver, drain_timeout, drain_to, kernel, kernel_backlog_limit, io_uring, rtmps, tls, chunk_size, log, http_api, exporter, http_server, vhost"#,
     ),
     (
         "a key in the wrong table",

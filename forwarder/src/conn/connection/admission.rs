@@ -1,17 +1,16 @@
-//! Whether a client may publish or play: what is known here, and then what backends say.
+//! Whether a client may publish or play, and what happens then.
 
-use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tracing::warn;
 
 use super::role::Role;
 use super::{Connection, PLAY_FAILED};
-use crate::access::{self, Action, Visit};
+use crate::access::Action;
 use crate::config::{OnFailure, Vhost};
-use crate::conn::Totals;
+use crate::conn::admission::Applicant;
 use crate::conn::end::End;
-use crate::hooks::{Answer, Guest, Hook, Inquiry, Line, Ticket};
+use crate::hooks::Answer;
 use crate::hub::Source;
 use crate::rtmp::session::PlayRequest;
 use crate::rtmp::url::{StreamKey, escaped};
@@ -22,27 +21,11 @@ pub(super) enum Entry {
     Play { key: StreamKey, param: String, vhost: Vhost, request: PlayRequest },
 }
 
-/// What backends have let a client do. They are told when it is over.
-#[derive(Default)]
-pub(super) struct Tickets {
-    line: Arc<Line>,
-    /// What the connection is used for.
-    stay: Option<Ticket>,
-    connected: Option<Ticket>,
-}
-
 impl Entry {
     fn action(&self) -> Action {
         match self {
             Self::Publish { .. } => Action::Publish,
             Self::Play { .. } => Action::Play,
-        }
-    }
-
-    fn hook(&self) -> Hook {
-        match self {
-            Self::Publish { .. } => Hook::Publish,
-            Self::Play { .. } => Hook::Play,
         }
     }
 
@@ -67,34 +50,25 @@ impl Connection {
     pub(super) fn admit(&mut self, entry: Entry, now: Instant) -> Result<(), End> {
         self.leave();
         let (key, param, vhost) = entry.stream();
-        let page_url = self.connect.as_ref().map_or("", |connect| &connect.page_url);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (action, from, now_s) = (entry.action(), self.peer.ip(), since.as_secs());
-        let visit = Visit { action, from, page_url, key, param, now: now_s };
-        if let Err(denied) = access::check(vhost, &visit) {
-            Totals::add(&self.shard.context().totals.denied, 1);
-            let why = format!("{action} of {key}: {denied}");
+        let connect = self.connect.as_deref();
+        let applicant = Applicant {
+            id: self.client.id(),
+            peer: self.peer,
+            tc_url: connect.map_or("", |connect| &connect.tc_url),
+            page_url: connect.map_or("", |connect| &connect.page_url),
+            action: entry.action(),
+            key,
+            param,
+            vhost,
+        };
+        let context = self.shard.context();
+        if let Err(why) = applicant.may_come(context) {
             self.deny(&entry, "not allowed", &why, now);
             return Ok(());
         }
-        if !vhost.hooks.enabled {
+        let Some(answer) = applicant.ask(context, &self.tickets) else {
             return self.enter(entry, now);
-        }
-        let new = self.tickets.connected.as_ref().is_none_or(|it| it.vhost() != vhost.name);
-        let guest = Guest {
-            id: self.client.id().to_string(),
-            peer: self.peer,
-            tc_url: self.connect.as_ref().map_or_else(String::new, |it| it.tc_url.clone()),
-            page_url: page_url.to_owned(),
-            key: key.clone(),
-            param: param.to_owned(),
         };
-        let inquiry = Inquiry {
-            guest: Arc::new(guest),
-            line: Arc::clone(&self.tickets.line),
-            config: Arc::new(vhost.hooks.clone()),
-        };
-        let answer = self.shard.context().hooks.ask(inquiry, entry.hook(), new);
         self.role = Role::AskedHooks { entry: Box::new(entry), answer };
         Ok(())
     }
@@ -106,23 +80,15 @@ impl Connection {
         answer: Option<Answer>,
         now: Instant,
     ) -> Result<(), End> {
+        self.count_moved();
         let (_, _, vhost) = entry.stream();
-        let Some(Answer { admitted, connected }) = answer else {
-            if vhost.hooks.on_failure == OnFailure::Allow {
-                return self.enter(entry, now);
-            }
-            self.deny(&entry, "not allowed", "hooks cannot be asked", now);
-            return Ok(());
+        let verdict = match answer {
+            Some(answer) => self.tickets.take(answer),
+            None if vhost.hooks.on_failure == OnFailure::Allow => Ok(()),
+            None => Err("hooks cannot be asked".to_owned()),
         };
-        if let Some(connected) = connected {
-            self.count_moved();
-            self.tickets.connected = Some(connected);
-        }
-        match admitted {
-            Ok(ticket) => {
-                self.tickets.stay = Some(ticket);
-                self.enter(entry, now)
-            }
+        match verdict {
+            Ok(()) => self.enter(entry, now),
             Err(why) => {
                 self.deny(&entry, "refused by a hook", &why, now);
                 Ok(())
@@ -162,13 +128,13 @@ impl Connection {
     /// Whatever the connection was used for is over, if it is used for nothing now.
     pub(super) fn leave(&mut self) {
         if matches!(self.role, Role::None) {
-            self.tickets.stay = None;
+            self.tickets.leave();
         }
     }
 
     /// What backends are told of it at its end.
     pub(super) fn count_moved(&self) {
-        self.tickets.line.moved(self.client.sent(), self.session.bytes_received());
+        self.tickets.moved(self.client.sent(), self.session.bytes_received());
     }
 }
 

@@ -12,6 +12,7 @@ impl Connection {
             .map_err(|error: UrlError| error.to_string())?;
         let config = self.shard.context().config();
         let vhost = config.vhost(&request.vhost).ok_or("no such vhost")?;
+        self.client.asks(&vhost.name);
         // A forwarder names the vhost where a client cannot have written it.
         if connect.forwarder.is_some()
             && let Ok(named) = Request::resolve(&connect.tc_url, &connect.app, "_")

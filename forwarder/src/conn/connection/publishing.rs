@@ -10,8 +10,8 @@ use super::role::{Relay, Role, Silence, Waiting};
 use super::{BAD_NAME, Connection};
 use crate::config::Vhost;
 use crate::conn::end::End;
-use crate::conn::stream_options;
 use crate::conn::upstream::Refusal;
+use crate::conn::{publish_rules, stream_options};
 use crate::hub::{Publisher, Source};
 use crate::rtmp::session::PublishRequest;
 use crate::rtmp::url::StreamKey;
@@ -47,7 +47,8 @@ impl Connection {
         }
         let context = self.shard.context();
         let lost = vhost.forward.may_refuse().then(|| context.refusals.watch(&source.peer));
-        match context.hub.publish(&key, stream_options(&vhost), source, now) {
+        let (options, rules) = (stream_options(&vhost), publish_rules(&vhost));
+        match context.hub.compete(&key, options, source, rules, now) {
             Ok(publisher) => {
                 let waiting = Waiting { key, msid, vhost, accepted: false, guard: None };
                 self.begin_publish(publisher, waiting, lost, now);
@@ -66,7 +67,11 @@ impl Connection {
         let Waiting { vhost, msid, accepted, guard, .. } = waiting;
         if !accepted {
             let stream = publisher.stream().key().clone();
-            info!(peer = %self.peer, %stream, "publish");
+            if publisher.stands_by() {
+                info!(peer = %self.peer, %stream, "publish: stands by");
+            } else {
+                info!(peer = %self.peer, %stream, "publish");
+            }
             self.session.accept_publish(msid, now);
             self.did = Some(("publish", stream));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use super::BAD_NAME;
 use super::admission::Entry;
 use crate::config::Vhost;
 use crate::conn::encoder::{EncoderNews, Learned, Missing};
@@ -107,7 +108,8 @@ pub(super) enum Change {
     Leg(Option<News>),
     /// Of a carrier; `None`: it is gone.
     Carrier(Option<EncoderNews>),
-    /// No origin takes what is published here any more, or a backend has nothing to say of it.
+    /// No origin takes what is published here any more, a backend has nothing to say of it, or another
+    /// publisher has its place.
     Lost(Refusal),
 }
 
@@ -186,8 +188,18 @@ impl Role {
             Self::AskedPlay { answer, .. } => {
                 Change::Played(answer.await.unwrap_or_else(|_| Err(nobody())))
             }
-            Self::Publishing { relay: Some(relay), .. } => {
-                Change::Lost((&mut relay.lost).await.unwrap_or_else(|_| nobody()))
+            Self::Publishing { publisher, relay, .. } => {
+                let lost = async {
+                    match relay {
+                        Some(relay) => (&mut relay.lost).await.unwrap_or_else(|_| nobody()),
+                        None => pending().await,
+                    }
+                };
+                let why = "another publisher has taken the stream over";
+                Change::Lost(tokio::select! {
+                    refusal = lost => refusal,
+                    () = publisher.ousted() => Refusal::new(BAD_NAME, why),
+                })
             }
             _ => pending().await,
         }

@@ -5,7 +5,8 @@ use std::io::{self, IoSlice};
 use std::time::Instant;
 
 use super::{Sent, SubscriberOptions};
-use crate::hub::{Entry, EntryKind, LOG_MSID, LagLimits, Start, Target, View, Wish};
+use crate::hub::{Entry, EntryKind, Form, LOG_MSID, LagLimits, Start, Target, View, Wish};
+use crate::rtmp::flv;
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -47,6 +48,8 @@ pub(super) struct Private {
 pub(super) enum Position {
     /// Reads on at this offset.
     At(u64),
+    /// Has not joined: what an FLV stream begins with is not known yet.
+    Opening { since: Instant },
     /// Waits for a keyframe behind `after`.
     Keyframe { after: u64, since: Instant },
     /// Skips, as soon as its private bytes (the rest of the message it was in) are out.
@@ -83,6 +86,25 @@ impl Plan {
 }
 
 impl Inner {
+    /// What stands in front of all it reads, of the kinds of media that `form` has.
+    pub(super) fn open(&mut self, form: Form) {
+        if let Form::Tags { audio, video } = form {
+            self.private.bytes.extend(flv::file_header(audio, video));
+        }
+    }
+
+    /// Takes its place in the log.
+    pub(super) fn join(&mut self, view: &mut View, options: &SubscriberOptions, now: Instant) {
+        let start = view.start(Wish::Join { gop_cache: options.gop_cache });
+        if let Start::At { offset, .. } = &start {
+            let behind = view.head().saturating_sub(*offset);
+            let time = options.lag.time + view.lag(*offset, now);
+            let bytes = options.lag.bytes.saturating_add(usize::try_from(behind).unwrap_or(0));
+            self.slack = (behind > 0).then_some(LagLimits { time, bytes });
+        }
+        self.begin(start, options.target, now);
+    }
+
     pub(super) fn begin(&mut self, start: Start, target: Target, now: Instant) {
         self.mid_message = false;
         self.position = match start {
@@ -108,6 +130,16 @@ impl Inner {
     pub(super) fn settle(&mut self, view: &mut View, options: &SubscriberOptions, now: Instant) {
         let start = match self.position {
             Position::At(_) => return,
+            Position::Opening { since } => {
+                let (seen, timeout) = (view.seen(), now >= since + options.keyframe_wait);
+                if seen.sure || timeout {
+                    let any = seen.audio || seen.video;
+                    let seen = Form::Tags { audio: seen.audio, video: seen.video };
+                    self.open(if any { seen } else { options.target.form });
+                    self.join(view, options, now);
+                }
+                return;
+            }
             Position::Keyframe { .. } | Position::Leaving { .. }
                 if self.paused || self.until.is_some() =>
             {
@@ -215,7 +247,7 @@ impl Inner {
 
     pub(super) fn copy_message(&mut self, view: &View, entry: &Entry, msid: u32) {
         let Some(mut bytes) = copied(view, entry.offset, entry.end()) else { return };
-        // RTMP 1.0 section 5.3.1.2.1: in a format 0 header behind a one-byte basic header the
+        // Of chunks. RTMP 1.0 section 5.3.1.2.1: in a format 0 header behind a one-byte basic header the
         // message stream id stands at 8..12, little endian.
         if let Some(field) = bytes.get_mut(8..12) {
             field.copy_from_slice(&msid.to_le_bytes());
@@ -270,7 +302,7 @@ impl Inner {
         match self.position {
             Position::At(offset) => !self.paused && offset < self.end(view),
             Position::Leaving { .. } => self.until.is_none(),
-            Position::Keyframe { .. } => false,
+            Position::Opening { .. } | Position::Keyframe { .. } => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::hub::{Hub, LOG_MSID, LogLimits, Publisher, Source, StreamOptions, Wake};
+use crate::hub::{Form, Hub, LOG_MSID, LogLimits, Publisher, Source, StreamOptions, Wake};
 use crate::rtmp::Timestamp;
 use crate::rtmp::message::{MediaKind, MediaMessage};
 use crate::rtmp::url::StreamKey;
@@ -40,7 +40,8 @@ impl Bench {
             lag: LagLimits { time: Duration::from_secs(10), bytes: 1 << 20 },
             gop_cache: true,
             keyframe_wait: Duration::from_secs(3),
-            target: Target { chunk_size: 4096, msid: LOG_MSID, publish: false },
+            target: Target { form: Form::Chunks, chunk_size: 4096, msid: LOG_MSID, publish: false },
+            guess_av: false,
             player: true,
         };
         io.writable().await.unwrap();

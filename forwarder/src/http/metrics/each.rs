@@ -44,6 +44,12 @@ fn of_streams(page: &mut Page, streams: &[(Name<'_>, &StreamStatus)]) {
     all(page.gauge("forwarder_stream_up", "1 if the stream has a publisher."), |it| {
         u64::from(!it.publisher.is_empty())
     });
+    all(page.gauge("forwarder_stream_standbys", "Publishers that stand by."), |it| {
+        it.standbys.len() as u64
+    });
+    all(page.counter("forwarder_stream_switches_total", "Switches to another publisher."), |it| {
+        it.switches
+    });
     all(page.gauge("forwarder_stream_players", "Players of a stream."), |it| it.players as u64);
     all(
         page.counter(

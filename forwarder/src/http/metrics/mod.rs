@@ -22,8 +22,8 @@ pub(super) const MAX_EACH: usize = 1000;
 pub(super) async fn metrics<F: Facts>(State(api): State<Api<F>>) -> Response {
     // Off the thread that accepts: with many streams it takes milliseconds.
     let made = tokio::task::spawn_blocking(move || {
-        let (facts, options) = (&api.facts, &api.options);
-        render(&facts.snapshot(), &facts.process(), facts.is_ready(), options.series_of_streams)
+        let (facts, each) = (&api.facts, api.facts.options().series_of_streams);
+        render(&facts.snapshot(), &facts.process(), facts.is_ready(), each)
     });
     match made.await {
         Ok(text) => ([(header::CONTENT_TYPE, page::CONTENT_TYPE)], text).into_response(),
@@ -53,6 +53,17 @@ fn of_process(page: &mut Page, snapshot: &Snapshot, process: &ProcessStatus, is_
     page.gauge("forwarder_uptime_seconds", "Time since start.").is(snapshot.uptime_s);
     page.gauge("forwarder_ready", "1 while new connections are taken, 0 while stopping.")
         .is(u8::from(is_ready));
+    let config = &snapshot.config;
+    page.gauge(
+        "forwarder_config_last_reload_successful",
+        "1 if the configuration in force is that of the last start or reload, 0 if it was refused.",
+    )
+    .is(u8::from(config.last_error.is_empty()));
+    page.gauge(
+        "forwarder_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was loaded, since 1970.",
+    )
+    .is(config.loaded_ms as f64 / 1e3);
     page.counter("process_cpu_seconds_total", "Processor time, user and kernel.").is(process.cpu_s);
     page.gauge("process_resident_memory_bytes", "Resident memory.").is(process.resident_bytes);
     page.gauge("process_open_fds", "Open descriptors.").is(process.open_fds);
@@ -63,9 +74,13 @@ fn of_process(page: &mut Page, snapshot: &Snapshot, process: &ProcessStatus, is_
 
 fn of_totals(page: &mut Page, snapshot: &Snapshot) {
     let totals = &snapshot.totals;
-    page.gauge("forwarder_connections", "Open RTMP connections.").is(snapshot.connections);
-    page.counter("forwarder_connections_total", "RTMP connections accepted.")
-        .is(totals.connections);
+    page.gauge("forwarder_connections", "Open connections, players over HTTP among them.")
+        .is(snapshot.connections);
+    page.counter(
+        "forwarder_connections_total",
+        "Connections accepted, players over HTTP among them.",
+    )
+    .is(totals.connections);
     page.counter("forwarder_connections_refused_total", "Connections over max_connections.")
         .is(totals.refused);
     page.counter(
@@ -85,6 +100,8 @@ fn of_totals(page: &mut Page, snapshot: &Snapshot) {
     page.counter("forwarder_send_bytes_total", "Bytes sent to players and destinations.")
         .is(totals.sent_bytes);
     page.counter("forwarder_skips_total", "Skips of slow readers to a keyframe.").is(totals.skips);
+    page.counter("forwarder_switches_total", "Switches of streams to another publisher.")
+        .is(totals.switches);
 }
 
 fn of_hooks(page: &mut Page, snapshot: &Snapshot) {
