@@ -314,10 +314,12 @@ fn the_description_is_what_is_answered() {
     let to = format!("\"{}\", \"{}\", \"dns+nobody.test\"", sink.address, free_address());
     let origin = Setup::new()
         .global(&format!("resolver = \"{}\"", free_address()))
-        .forward(&format!("destination = [{to}]"))
+        .forward(&format!("destination = [{to}]\nbackend = \"http://{}/\"", free_address()))
+        .publish("second = \"stand_by\"")
         .start();
     let edge = Setup::new().edge_of(&[origin.rtmp]).splice("auto").start();
     let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+    let _standby = Live::start(origin.rtmp, "live/a", Synthetic::default());
     live.wait_more(30);
     let with_leg = Recorder::start(edge.rtmp, "live/a");
     wait_until("a leg", seconds(10), || with_leg.count() > 5);
