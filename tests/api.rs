@@ -314,7 +314,7 @@ fn the_description_is_what_is_answered() {
     let to = format!("\"{}\", \"{}\", \"dns+nobody.test\"", sink.address, free_address());
     let origin = Setup::new()
         .global(&format!("resolver = \"{}\"", free_address()))
-        .forward(&format!("destination = [{to}]"))
+        .forward(&format!("destination = [{to}]\nbackend = \"http://{}/\"", free_address()))
         .start();
     let edge = Setup::new().edge_of(&[origin.rtmp]).splice("auto").start();
     let live = Live::start(origin.rtmp, "live/a", Synthetic::default());

@@ -414,7 +414,7 @@ impl Live {
                 for tag in source.frame(n) {
                     send(&mut peer, tag)?;
                 }
-                if n % source.fps == 0 {
+                if n.is_multiple_of(source.fps) {
                     peer.pump(Duration::from_millis(1));
                 }
                 n += 1;
