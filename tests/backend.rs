@@ -63,12 +63,12 @@ impl Backend {
     }
 
     fn says(&self, stream: &str, answer: Answer) {
-        self.answers.lock().unwrap().insert(stream.to_owned(), answer);
+        self.answers.lock().expect("nobody panicked").insert(stream.to_owned(), answer);
     }
 
     /// What was asked of `stream`, so far.
     fn asked(&self, stream: &str) -> Vec<Value> {
-        let asked = self.asked.lock().unwrap();
+        let asked = self.asked.lock().expect("nobody panicked");
         asked.iter().filter(|body| body["stream"] == stream).cloned().collect()
     }
 
@@ -98,8 +98,13 @@ fn answer(
     reader.read_exact(&mut body)?;
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     let stream = body["stream"].as_str().expect("a stream").to_owned();
-    asked.lock().unwrap().push(body);
-    let answer = answers.lock().unwrap().get(&stream).cloned().unwrap_or(Answer::Status(404));
+    asked.lock().expect("nobody panicked").push(body);
+    let answer = answers
+        .lock()
+        .expect("nobody panicked")
+        .get(&stream)
+        .cloned()
+        .unwrap_or(Answer::Status(404));
     let mut socket = socket;
     match answer {
         Answer::Says(text) => write!(

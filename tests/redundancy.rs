@@ -118,8 +118,8 @@ fn dies(how: Option<End>, why: &str) {
     let after = second.sent();
     for (label, player) in [("master", &near), ("slave", &far)] {
         let got = until_last(label, player, &after);
-        let upto = frames(&after).last().unwrap().body.clone();
-        let end = got.iter().rposition(|tag| tag.body == upto).unwrap();
+        let upto = frames(&after).last().expect("a frame").body.clone();
+        let end = got.iter().rposition(|tag| tag.body == upto).expect("the last frame");
         assert_runs(label, &got[..=end], &[&before, &after]);
         let headers = got.iter().filter(|tag| tag.is_header() || tag.is_metadata()).count();
         assert_eq!(headers, 3, "{label}: the headers are the same, and came once");
@@ -292,8 +292,8 @@ fn a_slave_of_two_masters_misses_nothing_when_one_is_killed() {
     let of = |server: &Server| server.stream("live/a").unwrap().forwards[0].clone();
     let sent: Vec<u64> = masters.iter().map(|master| of(master).sent_bytes).collect();
     assert!(sent.iter().all(|bytes| *bytes > 0), "both forward: {sent:?}");
-    for n in 0..2 {
-        masters[n].kill();
+    for master in &mut masters {
+        master.kill();
         let switched = |slave: &Server| {
             slave
                 .stream("live/a")
@@ -304,7 +304,7 @@ fn a_slave_of_two_masters_misses_nothing_when_one_is_killed() {
             break;
         }
         // It was the one that stood by.
-        masters[n].restart();
+        master.restart();
         wait_ready(&slave, 1);
     }
     wait_switches(&slave, 1);

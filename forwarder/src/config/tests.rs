@@ -274,6 +274,22 @@ fn any_config() -> impl Strategy<Value = Config> {
     )
 }
 
+fn a_remux(on: bool) -> HttpRemux {
+    HttpRemux { enabled: on, guess_has_av: !on, has_audio: true, has_video: on }
+}
+
+fn a_publish(on: bool, [a, b, c, d]: [Duration; 4]) -> Publish {
+    let second = if on { Second::StandBy } else { Second::TakeOver };
+    Publish {
+        firstpkt_timeout: b,
+        normal_timeout: c,
+        grace: d,
+        second,
+        standbys: 8,
+        switch_after: a,
+    }
+}
+
 fn any_vhost() -> impl Strategy<Value = Vhost> {
     let destination = prop::collection::hash_set("[a-z0-9.-]{1,20}", 1..4);
     let times = prop::array::uniform4(deadline());
@@ -299,20 +315,8 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
                 send_buffer: if on { 0 } else { 4096 },
                 notsent_lowat: if on { 512 << 20 } else { 0 },
             },
-            http_remux: HttpRemux {
-                enabled: on,
-                guess_has_av: !on,
-                has_audio: true,
-                has_video: on,
-            },
-            publish: Publish {
-                firstpkt_timeout: b,
-                normal_timeout: c,
-                grace: d,
-                second: if on { Second::StandBy } else { Second::TakeOver },
-                standbys: 8,
-                switch_after: a,
-            },
+            http_remux: a_remux(on),
+            publish: a_publish(on, [a, b, c, d]),
             forward: Forward {
                 enabled: on,
                 destination: hosts
