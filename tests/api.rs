@@ -315,9 +315,12 @@ fn the_description_is_what_is_answered() {
     let origin = Setup::new()
         .global(&format!("resolver = \"{}\"", free_address()))
         .forward(&format!("destination = [{to}]\nbackend = \"http://{}/\"", free_address()))
+        .publish("second = \"stand_by\"")
         .start();
     let edge = Setup::new().edge_of(&[origin.rtmp]).splice("auto").start();
     let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+    let standby = Live::start(origin.rtmp, "live/a", Synthetic::default());
+    standby.wait_more(30);
     live.wait_more(30);
     let with_leg = Recorder::start(edge.rtmp, "live/a");
     wait_until("a leg", seconds(10), || with_leg.count() > 5);
@@ -374,6 +377,7 @@ fn the_description_is_what_is_answered() {
     let unmet: Vec<&String> = described.keys().filter(|name| !met.contains(*name)).collect();
     assert_eq!(unmet, [""; 0], "described and never answered");
     live.stop(End::Polite);
+    standby.stop(End::Polite);
 }
 
 /// Answers to who has the configuration loaded again, in our way and in that of SRS.
