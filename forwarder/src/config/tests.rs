@@ -3,6 +3,8 @@ mod errors;
 mod http;
 mod reload;
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -317,39 +319,7 @@ fn any_vhost() -> impl Strategy<Value = Vhost> {
             },
             http_remux: a_remux(on),
             publish: a_publish(on, [a, b, c, d]),
-            forward: Forward {
-                enabled: on,
-                destination: hosts
-                    .iter()
-                    .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
-                    .collect(),
-                backend: hosts.iter().next().map(|host| {
-                    format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
-                }),
-                backend_timeout: a,
-                backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
-                backend_interval: c,
-                connect_timeout: d,
-                retry_min: c,
-                retry_max: a,
-                retry_refused: d,
-                hung_timeout: b,
-                queue_length: c,
-                queue_bytes: bytes,
-                send_buffer: chunk_size as usize + 4096,
-                notsent_lowat: 0,
-                to: hosts
-                    .iter()
-                    .map(|host| ForwardTo {
-                        url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]")
-                            .parse()
-                            .expect("a URL"),
-                        app: Pattern::new("live*").expect("a pattern"),
-                        stream: Pattern::default(),
-                        param: on.then_some(false),
-                    })
-                    .collect(),
-            },
+            forward: forward_to(&hosts, [a, b, c, d], bytes, on, chunk_size),
             edge: Edge {
                 enabled: on,
                 origin: hosts
@@ -406,6 +376,46 @@ fn guarded(on: bool, timeout: Duration) -> Vhost {
             ..Tokens::default()
         },
         ..Vhost::default()
+    }
+}
+
+fn forward_to(
+    hosts: &HashSet<String>,
+    [a, b, c, d]: [Duration; 4],
+    bytes: usize,
+    on: bool,
+    chunk_size: u32,
+) -> Forward {
+    Forward {
+        enabled: on,
+        destination: hosts
+            .iter()
+            .map(|host| format!("{host}:{}", 1 + chunk_size / 2).parse().expect("a host"))
+            .collect(),
+        backend: hosts.iter().next().map(|host| {
+            format!("http://{host}:{}/f?k=v", 1 + chunk_size / 2).parse().expect("a URL")
+        }),
+        backend_timeout: a,
+        backend_failure: if on { BackendFailure::Refuse } else { BackendFailure::Static },
+        backend_interval: c,
+        connect_timeout: d,
+        retry_min: c,
+        retry_max: a,
+        retry_refused: d,
+        hung_timeout: b,
+        queue_length: c,
+        queue_bytes: bytes,
+        send_buffer: chunk_size as usize + 4096,
+        notsent_lowat: 0,
+        to: hosts
+            .iter()
+            .map(|host| ForwardTo {
+                url: format!("rtmp://{host}/[app]?x=y/k-[stream]?[param]").parse().expect("a URL"),
+                app: Pattern::new("live*").expect("a pattern"),
+                stream: Pattern::default(),
+                param: on.then_some(false),
+            })
+            .collect(),
     }
 }
 
