@@ -2,6 +2,7 @@
 //! wrong changes nothing.
 mod common;
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
@@ -227,17 +228,27 @@ fn listeners_come_and_go_and_connections_stay() {
 
 #[test]
 fn clients_of_a_vhost_that_goes_are_told_and_others_stay() {
-    let setup = || Setup::new();
-    let server = setup().vhost("a.test", &[]).start();
+    let by_http = free_address();
+    let setup = || Setup::new().http_server(by_http);
+    let (rtmp, api) = (free_address(), free_address());
+    // The last table is that of a.test.
+    let remux = "[vhost.http_remux]\nenabled = true\n";
+    let text = setup().vhost("a.test", &[]).text(rtmp, api) + remux;
+    let server = Server::start("forwarder.toml", &text, rtmp, api);
     let others = Watched::start(server.rtmp, "live/b", Synthetic::default(), 2);
     let live = Live::start(server.rtmp, "live/a?vhost=a.test", Synthetic::default());
     let player = Recorder::start(server.rtmp, "live/a?vhost=a.test");
     let mut waiting = Peer::play(server.rtmp, "live/none?vhost=a.test");
     wait_until("media", seconds(10), || player.count() > 10);
+    let mut over_http = TcpStream::connect(by_http).expect("connect");
+    over_http.write_all(b"GET /live/a.flv?vhost=a.test HTTP/1.1\r\nHost: a\r\n\r\n").expect("send");
+    over_http.set_read_timeout(Some(seconds(10))).expect("socket option");
+    over_http.read_exact(&mut [0; 9_000]).expect("media");
 
     let reloaded = server.reload_to(setup());
     assert_eq!(told(&reloaded), ["vhost: removed"]);
     assert_eq!(reloaded.changes[0].vhost, "a.test");
+    over_http.read_to_end(&mut Vec::new()).expect("an end");
     wait_until("the player is closed", seconds(10), || player.ended());
     assert!(player.finished(), "it was not told");
     wait_until("the publisher is closed", seconds(10), || live.is_over());

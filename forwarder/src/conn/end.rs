@@ -5,6 +5,9 @@ use std::io;
 use crate::rtmp::session::SessionError;
 use crate::rtmp::url::escaped;
 
+/// Why one is closed who has done nothing.
+pub(super) const DISMISSED: &str = "its vhost is not served any more";
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {

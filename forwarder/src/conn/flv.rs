@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use self::answer::Answers;
 use self::request::{MAX_HEAD, Method, Refused, Request, decoded, parse};
 use super::admission::Tickets;
 use super::client::{Client, Speaks};
-use super::end::End;
+use super::end::{DISMISSED, End};
 use super::play::Playing;
 use super::shard::Counted;
 use super::socket::{WRITE_TIMEOUT, abandon, tune_accepted, tune_player};
@@ -200,6 +201,7 @@ impl Visitor {
         let config = self.shard.context().config();
         let vhost = config.vhost(&named.vhost).filter(|vhost| vhost.http_remux.enabled);
         let vhost = vhost.ok_or_else(|| Refused::new(404, "no vhost that is served over HTTP"))?;
+        self.client.asks(&vhost.name);
         let key = StreamKey::new(&vhost.name, &named.app, &named.stream).map_err(bad)?;
         let connect = ConnectRequest {
             tc_url: format!("rtmp://{}/{}", named.vhost, named.app),
@@ -277,6 +279,8 @@ impl Visitor {
     /// The stream, until it ends or the player leaves.
     async fn play(&mut self) -> Result<Infallible, End> {
         let io = Rc::clone(&self.io);
+        let dismissed = self.client.dismissed().clone();
+        let mut dismissed = pin!(dismissed.cancelled());
         loop {
             let Some(playing) = &self.playing else { return Err(End::Closed("nothing to play")) };
             let state = playing.state();
@@ -297,6 +301,7 @@ impl Visitor {
                     playing.on_writable();
                 }
                 () = playing.changed() => {}
+                () = dismissed.as_mut() => return Err(End::Closed(DISMISSED)),
                 () = sleep_until(deadline.into()) => {
                     playing.on_timer();
                     if playing.is_stuck(Instant::now()) {

@@ -4,10 +4,9 @@ use std::time::Instant;
 
 use super::role::{Role, Waiting};
 use super::{Connection, END_LINGER, PLAY_FAILED};
-use crate::conn::end::End;
+use crate::conn::end::{DISMISSED, End};
 
 const PUBLISH_DENIED: &str = "NetStream.Publish.Denied";
-const WHY: &str = "its vhost is not served any more";
 
 impl Connection {
     /// Its vhost is not served any more: it is told in the words it knows. Whoever has a leg is
@@ -25,15 +24,15 @@ impl Connection {
             | Role::AskedPublish { waiting: Waiting { msid, .. }, .. } => {
                 let msid = *msid;
                 self.role = Role::None;
-                self.refuse(msid, PUBLISH_DENIED, WHY, now);
+                self.refuse(msid, PUBLISH_DENIED, DISMISSED, now);
             }
             Role::AskedPlay { asked, .. } => {
                 let msid = asked.request.msid;
                 self.role = Role::None;
-                self.refuse(msid, PLAY_FAILED, WHY, now);
+                self.refuse(msid, PLAY_FAILED, DISMISSED, now);
             }
-            Role::Legged { .. } | Role::Carried { .. } => return Err(End::Closed(WHY)),
-            Role::AskedHooks { .. } => return Err(End::Closed(WHY)),
+            Role::Legged { .. } | Role::Carried { .. } => return Err(End::Closed(DISMISSED)),
+            Role::AskedHooks { .. } => return Err(End::Closed(DISMISSED)),
             Role::None => self.close_soon(now),
         }
         Ok(())
