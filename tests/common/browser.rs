@@ -29,7 +29,7 @@ pub fn mpegts_js() -> Option<PathBuf> {
     fetch.args(["pack", "--silent", PACKAGE]).current_dir(part.path());
     let mut fetch = Process::spawn(part.path(), "npm", "npm", &mut fetch);
     if !fetch.wait(seconds(60)).success() {
-        println!("skipped: a browser plays FLV: {PACKAGE} cannot be fetched: {}", fetch.log());
+        println!("not fetched: a browser plays FLV: {PACKAGE} cannot be fetched: {}", fetch.log());
         return None;
     }
     let mut unpack = Command::new("sh");

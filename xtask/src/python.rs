@@ -27,7 +27,8 @@ pub fn install() -> Result<()> {
     process::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
         .context("python3 -m venv (Debian: python3-venv)")?;
     let mut pip = Command::new(folder.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    pip.args(["--timeout", "30", "--retries", "3", PACKAGE]);
     process::run(&mut pip).context("the tests of Enhanced RTMP need it")?;
     std::fs::write(folder.join(STAMP), PACKAGE)?;
     Ok(())

@@ -24,16 +24,23 @@ struct Sum {
     failed: u32,
     /// Lines `skipped: what and why` that tests print when this machine lacks something.
     skipped: Vec<String>,
+    /// Lines `not fetched: what and why` of tests whose other side is in no package of the system, and
+    /// was not to be had. A registry that is away says nothing about this tree.
+    not_fetched: Vec<String>,
 }
 
 impl Sum {
     /// Counts one line of output.
     fn line(&mut self, line: &str) {
         // Under --nocapture the line follows `test name ... ` without a newline.
-        if let Some((_, why)) = line.split_once("skipped: ")
-            && (line.starts_with("skipped: ") || line.starts_with("test "))
+        for (mark, told) in
+            [("skipped: ", &mut self.skipped), ("not fetched: ", &mut self.not_fetched)]
         {
-            self.skipped.push(why.to_owned());
+            if let Some((_, why)) = line.split_once(mark)
+                && (line.starts_with(mark) || line.starts_with("test "))
+            {
+                told.push(why.to_owned());
+            }
         }
         // `test result: ok. 3 passed; 0 failed; 0 ignored; ...`
         if let Some((_, counts)) = line.split_once("test result: ") {
@@ -63,8 +70,10 @@ pub fn run(args: &Args) -> Result<()> {
             failed.push(name.to_owned());
         }
     };
-    if !args.quick {
-        step("FFmpeg 9", python::install());
+    if !args.quick
+        && let Err(error) = python::install()
+    {
+        eprintln!("FFmpeg 9: {error:#}");
     }
     println!("==> cargo xtask ebpf");
     step("ebpf", ebpf::prepare(missing).map(drop));
@@ -80,6 +89,9 @@ pub fn run(args: &Args) -> Result<()> {
     println!("\npassed {}, failed {}, skipped {}", sum.passed, sum.failed, sum.skipped.len());
     for why in &sum.skipped {
         println!("  skipped: {why}");
+    }
+    for why in &sum.not_fetched {
+        println!("  not fetched: {why}");
     }
     if !args.quick && !sum.skipped.is_empty() && kernel_path_works() {
         // `forwarder doctor` loads the kernel program and moves bytes through it.
@@ -142,9 +154,11 @@ mod tests {
             skipped: needs ffmpeg 6\n\
             test b ... skipped: needs nginx\n\
             nothing was skipped: really\n\
+            not fetched: a player from a registry\n\
             test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n";
         output.lines().for_each(|line| sum.line(line));
         let skipped = vec!["needs ffmpeg 6".to_owned(), "needs nginx".to_owned()];
-        assert_eq!(sum, Sum { passed: 15, failed: 2, skipped });
+        let not_fetched = vec!["a player from a registry".to_owned()];
+        assert_eq!(sum, Sum { passed: 15, failed: 2, skipped, not_fetched });
     }
 }
