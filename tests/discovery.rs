@@ -165,6 +165,8 @@ fn a_service_names_hosts_and_ports() {
         sinks[2].count() > 20
     });
     wait_until("where it was", seconds(20), || only(&sinks[1]).unpublished);
+    // All of this may take less than a frame.
+    live.wait_more(10);
     let sent = live.stop(End::Polite);
     wait_until("unpublished", seconds(10), || {
         [0, 2].iter().all(|at| only(&sinks[*at]).unpublished)
