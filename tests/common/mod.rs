@@ -59,6 +59,13 @@ pub fn free_address() -> SocketAddr {
     panic!("no free port between 20000 and 32000");
 }
 
+/// Whether a read on a socket with a time-out gave nothing, and may later. The kernel does not begin
+/// such a read again behind a signal (signal(7)), whoever it was for.
+pub fn nothing_yet(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
 /// Seconds, for deadlines.
 pub const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

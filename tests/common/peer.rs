@@ -169,9 +169,8 @@ impl Peer {
 
     /// Reads what is there, without waiting longer than `wait`.
     pub fn pump(&mut self, wait: Duration) {
-        if self.flush().is_err() {
-            self.closed = true;
-            return;
+        if let Err(error) = self.flush() {
+            return self.lost(&error);
         }
         let wait = wait.clamp(Duration::from_millis(1), seconds(1));
         self.socket.set_read_timeout(Some(wait)).expect("socket option");
@@ -179,9 +178,14 @@ impl Peer {
         match self.socket.read(&mut buffer) {
             Ok(0) => self.closed = true,
             Ok(n) => self.feed(&buffer[..n]),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => self.closed = true,
+            Err(e) if super::nothing_yet(&e) => {}
+            Err(error) => self.lost(&error),
         }
+    }
+
+    fn lost(&mut self, error: &std::io::Error) {
+        eprintln!("{:?} lost its connection: {error}", self.socket.local_addr());
+        self.closed = true;
     }
 
     fn feed(&mut self, input: &[u8]) {

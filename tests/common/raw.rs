@@ -1,5 +1,5 @@
 //! A client made of bytes, for what no well-behaved client would send.
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -162,7 +162,7 @@ impl Raw {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return (true, false),
                 Ok(n) => self.take(&buffer[..n]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(e) if super::nothing_yet(&e) => {}
                 Err(_) => return (true, false),
             }
         }

@@ -1,5 +1,5 @@
 //! A slave that only writes down what is forwarded to it.
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -146,7 +146,7 @@ fn serve(
                     break;
                 }
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) if super::nothing_yet(&e) => {}
             Err(_) => break,
         }
         if session.has_output() && socket.write_all(&session.take_output()).is_err() {

@@ -1,5 +1,5 @@
 //! A player over HTTP that keeps every tag it gets.
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -179,7 +179,7 @@ fn record(page: Page, shared: &Shared) {
                 break;
             }
             Ok(n) => bytes.extend_from_slice(&buffer[..n]),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) if super::nothing_yet(&e) => {}
             Err(_) => break,
         }
     }
