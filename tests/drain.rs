@@ -7,7 +7,7 @@ use common::compare::{
     Start, assert_headers_once, assert_monotonic, assert_same_sequence, assert_whole_messages,
 };
 use common::flv::Tag;
-use common::legs::{edge_of, paths, wait_carried, wait_legs};
+use common::legs::{edge_of, paths, publishers, wait_carried, wait_legs};
 use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder, Seen};
 use common::server::{Cluster, Server, Setup};
@@ -184,4 +184,77 @@ fn clients_that_can_are_asked_and_players_first() {
     drop(publisher);
     wait_until("the other player is told", seconds(10), || old.finished());
     wait_until("it stops", seconds(10), || !server.is_running());
+}
+
+/// What `peer` gets until `wanted` says that it is enough.
+fn media_until(peer: &mut Peer, got: &mut Vec<Tag>, mut wanted: impl FnMut(&Seen, usize) -> bool) {
+    loop {
+        let seen = peer.next(seconds(10)).expect("something");
+        assert!(!matches!(seen, Seen::Closed | Seen::Finished | Seen::Failed(_)), "{seen:?}");
+        let is_enough = wanted(&seen, got.len());
+        if let Seen::Media(tag) = seen {
+            got.push(tag);
+        }
+        if is_enough {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_player_with_a_leg_is_asked_between_two_messages_and_goes_on() {
+    let there = Seen::Reconnect(Some("rtmp://other.example/live".to_owned()));
+    for (kernel, path) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).global("drain_to = \"rtmp://other.example\"");
+        let mut edge = edge.start();
+        // Frames of several chunks, so that the leg stands inside of one nearly always.
+        let source = Synthetic { frame_bytes: 100_000, ..Synthetic::default() };
+        let live = Live::start(origin.rtmp, "live/a", source);
+        origin.wait_live("live/a");
+        let mut player = Peer::movable(edge.rtmp, Goal::Play, "live/a").started();
+        let mut got = Vec::new();
+        media_until(&mut player, &mut got, |_, n| n > 20);
+        wait_legs(&edge, 1);
+        edge.signal(Signal::SIGTERM);
+        media_until(&mut player, &mut got, |seen, _| *seen == there);
+        let before = got.len();
+        media_until(&mut player, &mut got, |_, n| n > before + 40);
+        let leg = edge.status().legs.remove(0);
+        assert_eq!((&*leg.path, leg.connects), (path, 1), "it goes on as it was carried");
+        drop(player);
+        wait_until("it stops", seconds(20), || !edge.is_running());
+        let sent = live.stop(End::Polite);
+        let last = got.iter().rfind(|tag| tag.is_frame()).expect("frames");
+        let end = sent.iter().position(|tag| tag == last).expect("a frame that was published");
+        assert_same_sequence(path, &sent[..=end], &got, Start::Keyframe);
+        assert_headers_once(path, &sent, &got);
+    }
+}
+
+#[test]
+fn a_publisher_with_a_leg_is_asked() {
+    for (kernel, path) in paths() {
+        let origin = Setup::new().start();
+        let edge = edge_of(&[origin.rtmp], kernel).start();
+        let mut publisher = Peer::movable(edge.rtmp, Goal::Publish, "live/a").started();
+        let source = Synthetic::default();
+        let send = |publisher: &mut Peer, tags: &[Tag]| {
+            tags.iter().for_each(|tag| publisher.send(tag).expect("sent"));
+        };
+        send(&mut publisher, &source.preamble());
+        let mut n = 0;
+        wait_until("its leg moves bytes", seconds(15), || {
+            send(&mut publisher, &source.frame(n));
+            n += 1;
+            publishers(&edge).iter().any(|leg| leg.path == path && leg.bytes > 50_000)
+        });
+        edge.signal(Signal::SIGTERM);
+        assert_eq!(told(&mut publisher), Some(Seen::Reconnect(None)), "{path}");
+        // It goes on being served.
+        let last = source.frame(n);
+        send(&mut publisher, &last);
+        let player = Recorder::start(origin.rtmp, "live/a");
+        wait_until("the origin has it", seconds(10), || player.has(&last[1]));
+    }
 }

@@ -7,7 +7,7 @@ use common::legs::{edge_of, paths, wait_carried, wait_legs};
 use common::modern::{self, Hashes, Recipe, assert_same_tracks};
 use common::peer::Recorder;
 use common::server::{Server, Setup};
-use common::{seconds, wait_until};
+use common::{free_address, seconds, wait_until};
 use nix::sys::signal::Signal;
 
 const HEVC: &str = "-c:v libx265 -preset ultrafast -x265-params \
@@ -34,9 +34,10 @@ const ENOUGH: usize = 40;
 fn through_a_cluster(recipe: Recipe) {
     let Some(ffmpeg) = modern::ffmpeg() else { return };
     let clip = recipe.clip(&ffmpeg);
-    let slave = Setup::new().start();
+    let by_http = [free_address(), free_address()];
+    let slave = Setup::new().http_server(by_http[0]).start();
     let master = Setup::new().forward_to(&[slave.rtmp]).start();
-    let shared = Setup::new().edge_of(&[slave.rtmp]).start();
+    let shared = Setup::new().edge_of(&[slave.rtmp]).http_server(by_http[1]).start();
     let legs: Vec<(Server, &str)> = paths()
         .into_iter()
         .map(|(kernel, path)| (edge_of(&[slave.rtmp], kernel).start(), path))
@@ -57,8 +58,18 @@ fn through_a_cluster(recipe: Recipe) {
         (*label, player, Hashes::of(&ffmpeg, server.dir(), &server.url("live/a")))
     };
     let late: Vec<(&str, Recorder, Hashes)> = places.iter().map(join).collect();
+    let flv = ["HTTP at the slave", "HTTP at the edge"].into_iter().zip(by_http);
+    let flv: Vec<_> = flv
+        .map(|(label, http)| {
+            (label, Hashes::of(&ffmpeg, slave.dir(), &format!("http://{http}/live/a.flv")))
+        })
+        .collect();
     for (edge, _) in &legs {
         wait_legs(edge, 2);
+    }
+    for (label, hashes) in &flv {
+        let what = format!("late joiners have some by {label}");
+        wait_until(&what, seconds(60), || hashes.count() > ENOUGH);
     }
     for (label, player, hashes) in &late {
         let enough = || player.count() > ENOUGH && hashes.count() > ENOUGH;
@@ -77,6 +88,10 @@ fn through_a_cluster(recipe: Recipe) {
         assert_same_sequence(label, &sent, &got, Start::Keyframe);
         assert_headers_once(label, &sent, &got);
         assert_all_keyed(label, &got, recipe.videos);
+        assert_same_tracks(label, &early, &hashes.finish(seconds(20)));
+    }
+    for (label, hashes) in flv {
+        let label = &format!("{} late, by {label}", recipe.name);
         assert_same_tracks(label, &early, &hashes.finish(seconds(20)));
     }
 }
@@ -128,6 +143,48 @@ fn h264_with_ac3() {
 #[test]
 fn two_renditions_and_two_languages() {
     through_a_cluster(Recipe { videos: 2, audios: 2, ..recipe("hevc_multitrack", HEVC, AAC) });
+}
+
+/// PyAV publishes to a master, and plays late at its slave and at an edge of that, by HTTP too.
+fn with_pyav(recipe: Recipe, codecs: [&str; 2]) {
+    let (Some(ffmpeg), Some(python)) = (modern::ffmpeg(), modern::pyav()) else { return };
+    let clip = recipe.clip(&ffmpeg);
+    let by_http = free_address();
+    let slave = Setup::new().start();
+    let master = Setup::new().forward_to(&[slave.rtmp]).start();
+    let edge = Setup::new().edge_of(&[slave.rtmp]).http_server(by_http).start();
+    let clip = clip.to_str().expect("a path");
+    let _publisher = python.start(master.dir(), &["publish", clip, &master.url("live/a")]);
+    let wire = Recorder::start(slave.rtmp, "live/a");
+    wait_until("media", seconds(30), || wire.count() > A_WHILE);
+    let urls = [slave.url("live/a"), edge.url("live/a"), format!("http://{by_http}/live/a.flv")];
+    let players = urls.map(|url| (python.start(edge.dir(), &["play", &url, "12"]), url));
+    for (mut player, url) in players {
+        player.succeed(seconds(60));
+        let said = player.log();
+        let came = said.lines().find(|line| line.starts_with('[')).expect("what came");
+        let came: serde_json::Value = serde_json::from_str(came).expect("JSON");
+        let tracks = came.as_array().expect("tracks");
+        let mut got: Vec<_> = tracks.iter().filter_map(|track| track["codec"].as_str()).collect();
+        got.sort_by_key(|codec| codecs.iter().position(|wanted| wanted == codec));
+        assert_eq!(got, codecs, "{url}: {came}");
+        assert!(tracks.iter().all(|t| t["begins"] == "key" && t["frames"].as_u64() >= Some(12)));
+    }
+}
+
+#[test]
+fn pyav_with_hevc_and_aac() {
+    with_pyav(recipe("hevc_aac", HEVC, AAC), ["hevc", "aac"]);
+}
+
+#[test]
+fn pyav_with_av1_and_aac() {
+    with_pyav(recipe("av1_aac", AV1, AAC), ["libdav1d", "aac"]);
+}
+
+#[test]
+fn pyav_with_h264_and_opus() {
+    with_pyav(recipe("h264_opus", H264, OPUS), ["h264", "opus"]);
 }
 
 /// FFmpeg publishes to an edge, and its bytes go to the origin by a leg.

@@ -1,7 +1,8 @@
 //! Players over HTTP get what players of RTMP get, byte for byte, as FLV.
 mod common;
 
-use std::net::SocketAddr;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use common::browser::{Browser, mpegts_js};
@@ -16,6 +17,7 @@ use common::peer::{End, Live, Peer, Recorder};
 use common::server::{Server, Setup, http};
 use common::viewer::{Viewer, ask};
 use common::{free_address, seconds, wait_until};
+use forwarder::rtmp::session::Goal;
 use forwarder::status::ClientStatus;
 use nix::sys::signal::Signal;
 
@@ -410,4 +412,56 @@ fn a_server_that_stops_gives_players_what_is_left_and_the_end() {
     wait_until("the end", seconds(20), || player.ended());
     wait_until("it has stopped", seconds(20), || !server.is_running());
     assert_whole_messages("the player", &live.sent(), &player.tags());
+}
+
+#[test]
+fn a_vhost_is_named_by_the_host_or_by_a_parameter_and_an_app_may_have_slashes() {
+    let (rtmp, api, http) = (free_address(), free_address(), free_address());
+    let config = format!(
+        "listen = [\"{rtmp}\"]\n[http_api]\nenabled = true\nlisten = \"{api}\"\n\
+         [http_server]\nenabled = true\nlisten = \"{http}\"\n\
+         [[vhost]]\nname = \"__defaultVhost__\"\n\
+         [[vhost]]\nname = \"v.test\"\n[vhost.http_remux]\nenabled = true\n"
+    );
+    let server = Server::start("v.toml", &config, rtmp, api);
+    let publish = |host| {
+        let path = "a/b/\u{6d41}/s";
+        let peer = Peer::open_at(server.rtmp, host, Goal::Publish, path).started();
+        Live::of(peer, Synthetic::default(), 0)
+    };
+    let both = [publish("other"), publish("v.test")];
+    wait_until("both are live", seconds(10), || {
+        server.status().streams.iter().filter(|stream| stream.state == "live").count() == 2
+    });
+    let path = "/a/b/%E6%B5%81/s.flv";
+    for (target, host, status) in [
+        (path.to_owned(), "v.test:8080", 200),
+        (format!("{path}?vhost=v.test"), "other", 200),
+        (format!("http://v.test{path}"), "other", 200),
+        (path.to_owned(), "other", 404),
+        ("/a/b%2F%E6%B5%81/s.flv".to_owned(), "v.test", 400),
+    ] {
+        let page = ask(http, &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(page.status, status, "{target} at {host}: {}", page.head);
+    }
+    for live in both {
+        live.stop(End::Polite);
+    }
+}
+
+#[test]
+fn players_over_http_count_among_the_connections() {
+    let (server, http) = start(Setup::new().global("max_connections = 2"));
+    let live = Live::start(server.rtmp, "live/a", Synthetic::default());
+    server.wait_live("live/a");
+    let player = Viewer::start(http, PATH);
+    let mut third = TcpStream::connect(http).expect("connect");
+    third.set_read_timeout(Some(seconds(10))).expect("socket option");
+    let said = third.read(&mut [0; 16]);
+    assert!(!matches!(said, Ok(1..)), "{said:?}");
+    drop(player);
+    server.wait_players("live/a", 0);
+    let player = Viewer::start(http, PATH);
+    wait_until("media", seconds(20), || player.count() > 20);
+    live.stop(End::Polite);
 }

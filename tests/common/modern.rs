@@ -1,4 +1,5 @@
-//! FFmpeg 9, whose FLV speaks Enhanced RTMP v2: Debian's does not. `cargo xtask setup` gets it.
+//! FFmpeg 9, whose FLV speaks Enhanced RTMP v2: Debian's does not. PyAV has libraries of its own.
+//! `cargo xtask setup` gets both.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,24 +11,53 @@ use super::seconds;
 
 /// The program. `None` and a line about it if it is not there.
 pub fn ffmpeg() -> Option<PathBuf> {
-    // From deps of whatever profile this is to the folder of profiles.
-    let test = std::env::current_exe().expect("the path of this test");
-    let target = test.ancestors().nth(3).expect("the folder of profiles");
-    let found = found(&target.join("ffmpeg/lib"));
+    let named = |entry: &PathBuf| {
+        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ffmpeg-"))
+    };
+    let found = in_packages("imageio_ffmpeg/binaries").into_iter().find(named);
     if found.is_none() {
         println!("not fetched: Enhanced RTMP with FFmpeg 9: `cargo xtask setup` gets it from PyPI");
     }
     found
 }
 
-/// `python3.N/site-packages/imageio_ffmpeg/binaries/ffmpeg-*` below `lib`.
-fn found(lib: &Path) -> Option<PathBuf> {
+/// Where `cargo xtask setup` puts packages for Python.
+fn environment() -> PathBuf {
+    // From deps of whatever profile this is to the folder of profiles.
+    let test = std::env::current_exe().expect("the path of this test");
+    test.ancestors().nth(3).expect("the folder of profiles").join("ffmpeg")
+}
+
+/// What is in `python3.N/site-packages/FOLDER`, whatever N is.
+fn in_packages(folder: &str) -> Vec<PathBuf> {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let pythons = entries(lib).map(|python| python.path());
-    let folders = pythons.map(|python| python.join("site-packages/imageio_ffmpeg/binaries"));
-    let mut programs = folders.flat_map(|folder| entries(&folder).collect::<Vec<_>>());
-    let named = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("ffmpeg-");
-    programs.find(|entry| named(&entry.file_name())).map(|entry| entry.path())
+    let pythons = entries(&environment().join("lib")).map(|python| python.path());
+    let folders = pythons.map(|python| python.join("site-packages").join(folder));
+    folders.flat_map(|folder| entries(&folder).collect::<Vec<_>>()).map(|e| e.path()).collect()
+}
+
+/// Python with PyAV, and our client made of it.
+pub struct PyAv {
+    python: PathBuf,
+}
+
+/// It. `None` and a line about it if it is not there.
+pub fn pyav() -> Option<PyAv> {
+    if in_packages("av").is_empty() {
+        println!("not fetched: Enhanced RTMP with PyAV: `cargo xtask setup` gets it from PyPI");
+        return None;
+    }
+    Some(PyAv { python: environment().join("bin/python") })
+}
+
+impl PyAv {
+    /// Starts the client.
+    pub fn start(&self, dir: &Path, arguments: &[&str]) -> Process {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/tools/pyav.py");
+        let mut command = Command::new(&self.python);
+        command.arg(script).args(arguments);
+        Process::spawn(dir, "pyav", "PyAV", &mut command)
+    }
 }
 
 /// What to encode a clip with.

@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.quick
         && let Err(error) = python::install()
     {
-        eprintln!("FFmpeg 9: {error:#}");
+        eprintln!("not fetched: {error:#}");
     }
     println!("==> cargo xtask ebpf");
     step("ebpf", ebpf::prepare(missing).map(drop));

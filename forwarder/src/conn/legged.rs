@@ -63,6 +63,8 @@ pub enum Order {
     Say(Vec<u8>),
     /// What was just said holds for the next origin too.
     Wish(Wish),
+    /// Ask the player to connect again, there if this says where, and go on.
+    Leave(Option<String>),
     /// End, and give the writing back: [`News::Ended`].
     Stop,
 }

@@ -1,32 +1,27 @@
 //! A player with a connection to an origin of its own.
 
-use std::io;
+mod player;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info};
 
+use self::player::{Carrier, Wishes};
 use super::legs::Entry;
 use super::uplink::Uplink;
 use super::{Edges, REMOVED, feed, refusal};
 use crate::config::{Destination, Vhost};
-use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Taking, Totals, Wish};
+use crate::conn::{LeggedPlayer, News, Order, PlayAsk, Refusal, Shard, Totals};
 use crate::forward::Failure;
-use crate::rtmp::chunk::StreamPosition;
-use crate::rtmp::message::Control;
 use crate::rtmp::url::StreamKey;
 use crate::splice::{Ended, Leg, LegOptions, LegStatus, Walk};
 
 /// How often a leg is looked at: for acknowledgements, figures and silence.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// A player that is written to without a leg is looked at so often within `write_timeout`.
-const LOOKS: u32 = 4;
 
 /// Pause after all origins failed, at most.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -50,59 +45,12 @@ enum Stopped {
     Lost(String),
     /// The player's connection wants the writing back.
     Asked,
+    /// The player is to be asked to connect again, there if this says where; then they go on.
+    Leaving(Option<String>),
     /// The process stops.
     Stopping,
     /// The player is gone, or is to go.
     Player(Option<News>),
-}
-
-/// The player's side, and what was moved to it.
-struct Carrier {
-    io: Rc<TcpStream>,
-    write_timeout: Duration,
-    orders: mpsc::Receiver<Order>,
-    /// What the player reads with.
-    chunk_size: u32,
-    /// What its reader knows of each chunk stream.
-    heard: Vec<StreamPosition>,
-    wishes: Wishes,
-    /// By the legs before this one: bytes, and returns from the kernel.
-    moved: (u64, u64),
-}
-
-/// What the player wants, told to each origin.
-#[derive(Clone, Copy)]
-struct Wishes {
-    paused: bool,
-    audio: bool,
-    video: bool,
-}
-
-impl Wishes {
-    /// Of a player that has said nothing.
-    const PLAIN: Self = Self { paused: false, audio: true, video: true };
-
-    fn note(&mut self, wish: Wish) {
-        match wish {
-            Wish::Pause(paused) => self.paused = paused,
-            Wish::Audio(wanted) => self.audio = wanted,
-            Wish::Video(wanted) => self.video = wanted,
-        }
-    }
-
-    /// Tells an origin that was just asked to play.
-    fn tell(self, uplink: &mut Uplink) -> Result<(), Failure> {
-        if !self.audio {
-            uplink.ask(|session| session.receive_audio(false))?;
-        }
-        if !self.video {
-            uplink.ask(|session| session.receive_video(false))?;
-        }
-        if self.paused {
-            uplink.ask(|session| session.pause(true))?;
-        }
-        Ok(())
-    }
 }
 
 impl Own {
@@ -154,7 +102,8 @@ impl Own {
         loop {
             match self.carry(shard, &mut carrier, &mut uplink, &mut on_trial).await {
                 Stopped::Lost(why) => debug!(%peer, origin = %uplink.origin, why, "leg lost"),
-                Stopped::Asked => return Some(carrier.end(false)),
+                // After the request to leave it has gone on by itself.
+                Stopped::Asked | Stopped::Leaving(_) => return Some(carrier.end(false)),
                 Stopped::Stopping => return Some(carrier.end(true)),
                 Stopped::Player(last) => return last,
             }
@@ -187,6 +136,49 @@ impl Own {
         if let Err(last) = carrier.prepare(uplink).await {
             return Stopped::Player(Some(last));
         }
+        let walk = uplink.position().map(|position| Walk::resume(&position));
+        let mut leg = self.leg(shard, carrier, uplink, walk);
+        // Where it is carried is to be known as soon as its origin is.
+        self.entry.moves_to(Some(&uplink.origin));
+        let asked = uplink.play(carrier.moved.0).and_then(|()| carrier.wishes.tell(uplink));
+        let mut stopped = match asked {
+            Ok(()) => self.drive(shard, carrier, uplink, &mut leg, on_trial).await,
+            Err(failure) => Stopped::Lost(failure.why),
+        };
+        loop {
+            stopped = self.stop(shard, carrier, &mut leg, stopped).await;
+            let mut walk = leg.open().clone();
+            let left = match &stopped {
+                Stopped::Player(_) => return stopped,
+                Stopped::Lost(_) => {
+                    self.edges.origins.failed(&uplink.origin, Instant::now());
+                    carrier.mend(&walk).await
+                }
+                Stopped::Asked | Stopped::Stopping => {
+                    match carrier.complete(uplink, &mut walk).await {
+                        Ok(()) => carrier.mend(&walk).await,
+                        Err(last) => Err(last),
+                    }
+                }
+                Stopped::Leaving(to) => {
+                    let told = carrier.ask_to_leave(uplink, &mut walk, to.as_deref()).await;
+                    if told.is_ok() {
+                        leg = self.leg(shard, carrier, uplink, Some(walk));
+                        stopped = self.drive(shard, carrier, uplink, &mut leg, on_trial).await;
+                        continue;
+                    }
+                    told
+                }
+            };
+            return match left {
+                Ok(()) => stopped,
+                Err(last) => Stopped::Player(Some(last)),
+            };
+        }
+    }
+
+    /// A leg from `uplink`, which stands at `walk`, or says something for the first time.
+    fn leg(&self, shard: &Shard, carrier: &Carrier, uplink: &Uplink, walk: Option<Walk>) -> Leg {
         let options = LegOptions {
             chunk_size: uplink.chunk_size(),
             walk: true,
@@ -196,34 +188,36 @@ impl Own {
         };
         let splice = &shard.context().splice;
         let mut leg = Leg::new(splice, Rc::clone(&uplink.io), Rc::clone(&carrier.io), options);
-        if let Some(position) = uplink.position() {
-            leg = leg.following(Walk::resume(&position));
+        if let Some(walk) = walk {
+            leg = leg.following(walk);
         }
         leg.arm();
-        // Where it is carried is to be known as soon as its origin is.
         self.account(shard, carrier, &leg);
-        self.entry.moves_to(Some(&uplink.origin));
-        let stopped = self.drive(shard, carrier, uplink, &mut leg, on_trial).await;
-        let stopped = match stopped {
-            Stopped::Player(_) => stopped,
-            stopped => match leg.stop().await {
-                Ok(()) | Err(Ended::Source(_)) => stopped,
-                Err(ended) => Stopped::Player(Some(told(ended))),
+        leg
+    }
+
+    /// Stops a leg, for a player that is of interest yet, and says why.
+    async fn stop(
+        &self,
+        shard: &Shard,
+        carrier: &mut Carrier,
+        leg: &mut Leg,
+        why: Stopped,
+    ) -> Stopped {
+        let why = match why {
+            Stopped::Player(_) => why,
+            why => match (leg.stop().await, &why) {
+                (Err(Ended::Source(_)), Stopped::Leaving(_)) => {
+                    Stopped::Lost("closed by the origin".to_owned())
+                }
+                (Ok(()) | Err(Ended::Source(_)), _) => why,
+                (Err(ended), _) => Stopped::Player(Some(told(ended))),
             },
         };
-        let figures = self.account(shard, carrier, &leg);
+        let figures = self.account(shard, carrier, leg);
         carrier.moved.0 += figures.bytes;
         carrier.moved.1 += figures.unsplices;
-        if matches!(stopped, Stopped::Lost(_)) {
-            self.edges.origins.failed(&uplink.origin, Instant::now());
-        }
-        if matches!(stopped, Stopped::Player(_)) {
-            return stopped;
-        }
-        match carrier.mend(&leg).await {
-            Ok(()) => stopped,
-            Err(last) => Stopped::Player(Some(last)),
-        }
+        why
     }
 
     async fn drive(
@@ -234,9 +228,6 @@ impl Own {
         leg: &mut Leg,
         on_trial: &mut Option<Instant>,
     ) -> Stopped {
-        if let Err(failure) = uplink.play().and_then(|()| carrier.wishes.tell(uplink)) {
-            return Stopped::Lost(failure.why);
-        }
         let stop = shard.context().stop.clone();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -256,6 +247,7 @@ impl Own {
                         carrier.wishes.note(wish);
                         Ok(())
                     }
+                    Some(Order::Leave(to)) => return Stopped::Leaving(to),
                     Some(Order::Stop) => return Stopped::Asked,
                     None => return Stopped::Player(None),
                 },
@@ -272,7 +264,7 @@ impl Own {
                         *on_trial = None;
                     }
                     let judged = self.judge(&uplink.origin, moved, heard, on_trial);
-                    uplink.acknowledge(moved).and(judged)
+                    uplink.acknowledge(carrier.moved.0 + moved).and(judged)
                 }
                 () = stop.cancelled() => return Stopped::Stopping,
             };
@@ -366,187 +358,10 @@ impl Own {
     }
 }
 
-impl Carrier {
-    /// Writes all of `bytes`. Errors: what to tell the connection.
-    async fn write(&self, bytes: Vec<u8>) -> Result<(), News> {
-        // What the leg wrote may keep the socket from being writable for longer than a player that
-        // is gone is given.
-        let taking = Taking::new(Rc::clone(&self.io));
-        let (mut rest, mut blocked) = (&*bytes, None);
-        while !rest.is_empty() {
-            let now = Instant::now();
-            match self.io.try_write(rest) {
-                Ok(n) => (rest, blocked) = (rest.get(n..).unwrap_or_default(), None),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    blocked.get_or_insert(now);
-                }
-                Err(error) => return Err(News::Gone(Some(error))),
-            }
-            let Some(since) = taking.nothing_since(blocked, now) else { continue };
-            let left = (since + self.write_timeout).saturating_duration_since(now);
-            if left.is_zero() {
-                return Err(News::Stuck);
-            }
-            // Who is slow may take its time, but not beyond its connection.
-            if self.orders.is_closed() {
-                return Err(News::Gone(None));
-            }
-            let look = left.min(self.write_timeout / LOOKS);
-            let ready = timeout(look, self.io.writable()).await;
-            ready.unwrap_or(Ok(())).map_err(|error| News::Gone(Some(error)))?;
-        }
-        Ok(())
-    }
-
-    /// The chunk size of `uplink`, if the player has another, as a message.
-    fn new_chunk_size(&self, uplink: &Uplink) -> Vec<u8> {
-        let mut message = Vec::new();
-        if self.chunk_size != uplink.chunk_size() {
-            Control::SetChunkSize(uplink.chunk_size()).encode(&mut message);
-        }
-        message
-    }
-
-    /// What the player's reader knows after `message`.
-    fn heard_after(&self, message: &[u8]) -> Vec<StreamPosition> {
-        let mut heard = self.heard.clone();
-        hear(&mut heard, StreamPosition::after(message));
-        heard
-    }
-
-    /// Whether the player can be made to read on as a reader of `uplink` would.
-    fn fits(&self, uplink: &Uplink) -> bool {
-        uplink.mirror(&self.heard_after(&self.new_chunk_size(uplink))).is_some()
-    }
-
-    /// Has the player read on as a reader of `uplink` would.
-    async fn prepare(&mut self, uplink: &Uplink) -> Result<(), News> {
-        let mut message = self.new_chunk_size(uplink);
-        self.heard = self.heard_after(&message);
-        self.chunk_size = uplink.chunk_size();
-        let missing = uplink.mirror(&self.heard).unwrap_or_default();
-        hear(&mut self.heard, StreamPosition::after(missing));
-        message.extend_from_slice(missing);
-        self.write(message).await
-    }
-
-    /// Makes whole what `leg` left open.
-    async fn mend(&mut self, leg: &Leg) -> Result<(), News> {
-        let walk = leg.open();
-        if walk.is_lost() {
-            return Err(News::Gone(Some(io::Error::other("the origin's chunks made no sense"))));
-        }
-        let mut rest = Vec::new();
-        self.chunk_size = walk.pad(&mut rest);
-        let mut walk = walk.clone();
-        walk.feed(&rest);
-        let streams = walk.position().map(|position| position.streams);
-        hear(&mut self.heard, streams.into_iter().flatten());
-        self.write(rest).await
-    }
-
-    /// Waits, with no origin, for the player to go or to be taken back.
-    async fn interrupted(&mut self) -> Option<News> {
-        loop {
-            match self.orders.recv().await {
-                // There is nobody to tell.
-                Some(Order::Say(_)) => {}
-                Some(Order::Wish(wish)) => self.wishes.note(wish),
-                Some(Order::Stop) => return Some(self.end(false)),
-                None => return None,
-            }
-        }
-    }
-
-    fn end(&self, finished: bool) -> News {
-        let heard = self.heard.clone();
-        News::Ended { chunk_size: self.chunk_size, heard, sent: self.moved.0, finished }
-    }
-}
-
-/// Notes what was said last on chunk streams.
-fn hear(heard: &mut Vec<StreamPosition>, now: impl IntoIterator<Item = StreamPosition>) {
-    for now in now {
-        heard.retain(|before| before.csid != now.csid);
-        heard.push(now);
-    }
-}
-
 /// How a leg's end at the player's side is told.
 fn told(ended: Ended) -> News {
     match ended {
         Ended::Source(error) | Ended::Target(error) => News::Gone(error),
         Ended::Stuck | Ended::OverLimit => News::Stuck,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use socket2::SockRef;
-    use tokio::io::AsyncReadExt as _;
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    /// A player whose socket is full, its end, its connection, and what it was sent.
-    async fn full(write_timeout: Duration) -> (Carrier, TcpStream, mpsc::Sender<Order>, usize) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        // As on a network: with the MSS of loopback, small windows close for long.
-        SockRef::from(&listener).set_tcp_mss(1400).unwrap();
-        SockRef::from(&listener).set_recv_buffer_size(32 << 10).unwrap();
-        let io = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (player, _) = listener.accept().await.unwrap();
-        SockRef::from(&io).set_send_buffer_size(4 << 20).unwrap();
-        let mut sent = 0;
-        while let Ok(n) = {
-            io.writable().await.unwrap();
-            io.try_write(&[1; 64 << 10])
-        } {
-            sent += n;
-        }
-        let ((connection, orders), heard) = (mpsc::channel(1), Vec::new());
-        let (io, wishes, moved) = (Rc::new(io), Wishes::PLAIN, (0, 0));
-        let chunk_size = 128;
-        let carrier = Carrier { io, write_timeout, orders, chunk_size, heard, wishes, moved };
-        (carrier, player, connection, sent)
-    }
-
-    #[tokio::test]
-    async fn a_player_that_takes_little_at_a_time_is_not_stuck() {
-        let (carrier, mut player, _connection, sent) = full(Duration::from_secs(1)).await;
-        let mut got = Vec::new();
-        let read = async {
-            let slow_until = Instant::now() + 2 * carrier.write_timeout;
-            let mut piece = [0; 8 << 10];
-            while got.len() < sent + 3 {
-                let n = player.read(&mut piece).await.unwrap();
-                assert!(n > 0, "closed after {}", got.len());
-                got.extend_from_slice(&piece[..n]);
-                if Instant::now() < slow_until {
-                    sleep(carrier.write_timeout / 20).await;
-                }
-            }
-        };
-        let (wrote, ()) = tokio::join!(carrier.write(vec![2; 3]), async {
-            tokio::select! {
-                () = read => {}
-                () = sleep(30 * carrier.write_timeout) => {}
-            }
-        });
-        assert!(wrote.is_ok(), "it is taken for one that is gone");
-        assert!(got[..sent].iter().all(|byte| *byte == 1) && got[sent..] == [2; 3]);
-    }
-
-    #[tokio::test]
-    async fn a_player_that_takes_nothing_is_stuck() {
-        let (carrier, _player, _connection, _) = full(Duration::from_millis(200)).await;
-        assert!(matches!(carrier.write(vec![2; 3]).await, Err(News::Stuck)));
-    }
-
-    #[tokio::test]
-    async fn nobody_writes_for_a_connection_that_is_over() {
-        let (carrier, _player, connection, _) = full(Duration::from_secs(3600)).await;
-        drop(connection);
-        assert!(matches!(carrier.write(vec![2; 3]).await, Err(News::Gone(None))));
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Uplink {
     out: Vec<u8>,
     /// Bytes acknowledged.
     acknowledged: u64,
+    /// What legs had moved to its player before it was asked to play.
+    moved_before: u64,
 }
 
 impl Uplink {
@@ -52,8 +54,15 @@ impl Uplink {
         let mut session = ClientSession::new(config, Box::new(random), Instant::now());
         session.hold();
         let origin = origin.clone();
-        let mut uplink =
-            Self { io: Rc::new(io), origin, msid: 0, session, out: Vec::new(), acknowledged: 0 };
+        let mut uplink = Self {
+            io: Rc::new(io),
+            origin,
+            msid: 0,
+            session,
+            out: Vec::new(),
+            acknowledged: 0,
+            moved_before: 0,
+        };
         let ready = timeout(within, uplink.converse(shard)).await;
         ready.unwrap_or_else(|_| Err(Failure::new("no answer in time")))?;
         Ok(uplink)
@@ -127,9 +136,10 @@ impl Uplink {
         Some(missing)
     }
 
-    /// Asks for the stream.
-    pub(super) fn play(&mut self) -> Result<(), Failure> {
+    /// Asks for the stream. `moved`: by legs to the player so far, bytes.
+    pub(super) fn play(&mut self, moved: u64) -> Result<(), Failure> {
         self.acknowledged = self.session.bytes_received();
+        self.moved_before = moved;
         self.ask(ClientSession::play)
     }
 
@@ -140,10 +150,21 @@ impl Uplink {
         self.say(&said)
     }
 
-    /// Acknowledges what a leg has moved, each half window.
+    /// Reads what the origin sends while no leg does; 0: it has closed.
+    pub(super) async fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.io.readable().await?;
+            match self.io.try_read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+
+    /// Acknowledges what legs have moved to the player by now, each half window.
     pub(super) fn acknowledge(&mut self, moved: u64) -> Result<(), Failure> {
         let window = u64::from(self.session.ack_window());
-        let received = self.session.bytes_received() + moved;
+        let received = self.session.bytes_received() + moved.saturating_sub(self.moved_before);
         if window == 0 || received - self.acknowledged < window / 2 {
             return Ok(());
         }

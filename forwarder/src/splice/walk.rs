@@ -105,6 +105,11 @@ impl Walk {
         self.header.is_empty() && self.streams.iter().all(|stream| stream.left == 0)
     }
 
+    /// So many bytes may come before it can be at a border; 0 inside of a header, and at a border.
+    pub fn sure(&self) -> u32 {
+        self.chunk_left
+    }
+
     /// The chunk size in force for the next header.
     pub fn chunk_size(&self) -> u32 {
         self.chunk_size

@@ -9,6 +9,7 @@ use super::role::Role;
 use crate::conn::Shard;
 use crate::conn::end::End;
 use crate::conn::leaving::{Movable, Stage};
+use crate::conn::legged::Order;
 use crate::rtmp::session::ConnectRequest;
 
 impl Stage {
@@ -60,15 +61,17 @@ impl Connection {
             movable.publishes();
             return Ok(());
         }
-        match &self.connect {
+        let is_unread = self.connect.as_ref().is_some_and(|connect| connect.unread);
+        match &self.role {
+            Role::Legged { .. } if is_unread => self.leave_leg()?,
+            // What is said to it is its origin's, so its leg has to say this in between.
+            Role::Legged { .. } => self.pass_on_then(Order::Leave(self.where_to()))?,
             // Its player must not hear that the stream is over: the edge has others to ask, and goes
             // on from the message border at which this ends.
-            Some(connect) if connect.unread => {
+            _ if is_unread => {
                 self.stop_playing()?;
                 self.close_at = Some(Instant::now());
             }
-            // What is said to it is its origin's.
-            _ if matches!(self.role, Role::Legged { .. }) => self.movable = None,
             _ => self.ask_to_leave(),
         }
         Ok(())
@@ -76,9 +79,19 @@ impl Connection {
 
     /// Asks the client to connect again, in the app it is in.
     fn ask_to_leave(&mut self) {
-        let config = self.shard.context().config();
-        let to = config.drain_to.as_deref();
-        let to = to.zip(self.connect.as_ref()).map(|(to, connect)| format!("{to}/{}", connect.app));
+        let to = self.where_to();
         self.session.request_reconnect(to.as_deref());
+    }
+
+    fn where_to(&self) -> Option<String> {
+        let config = self.shard.context().config();
+        let to = config.drain_to.as_deref().zip(self.connect.as_ref());
+        to.map(|(to, connect)| format!("{to}/{}", connect.app))
+    }
+
+    /// Whether it is the leg of an edge that is to go: its end is all that it is told.
+    pub(super) fn is_to_end_unread(&self) -> bool {
+        let is_unread = self.connect.as_ref().is_some_and(|connect| connect.unread);
+        is_unread && self.movable.is_some() && self.shard.leave().is_cancelled()
     }
 }

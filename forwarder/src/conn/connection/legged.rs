@@ -71,7 +71,9 @@ impl Connection {
                 self.role = Role::None;
                 self.client.add_sent(sent);
                 self.session.end_relay(chunk_size, heard);
-                if finished {
+                if self.is_to_end_unread() {
+                    self.close_at = Some(now);
+                } else if finished {
                     self.session.finish_play(msid);
                     self.close_at = Some(now + END_LINGER);
                 }
@@ -120,7 +122,7 @@ impl Connection {
     }
 
     /// Gives an order to the leg, if there is one, behind what the player said.
-    fn pass_on_then(&mut self, order: Order) -> Result<(), End> {
+    pub(super) fn pass_on_then(&mut self, order: Order) -> Result<(), End> {
         if !matches!(self.role, Role::Legged { .. }) {
             return Ok(());
         }

@@ -118,7 +118,7 @@ impl Request {
 }
 
 /// `text` with its percent-encoded characters decoded (RFC 3986 section 2.1); as it is if that would
-/// not be a name.
+/// not be names, or more of them.
 pub(super) fn decoded(text: &str) -> Cow<'_, str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -131,8 +131,11 @@ pub(super) fn decoded(text: &str) -> Cow<'_, str> {
         bytes.push(byte);
         rest = behind;
     }
+    let slashes = |text: &str| text.matches('/').count();
     match String::from_utf8(bytes) {
-        Ok(name) if !name.contains(['?', '#', '/']) || name == text => Cow::Owned(name),
+        Ok(name) if !name.contains(['?', '#']) && slashes(&name) == slashes(text) => {
+            Cow::Owned(name)
+        }
         _ => Cow::Borrowed(text),
     }
 }
@@ -195,6 +198,8 @@ mod tests {
             ("a%3fb", "a%3fb"),
             ("a%2Fb", "a%2Fb"),
             ("%ff", "%ff"),
+            ("a/%E6%B5%81", "a/\u{6d41}"),
+            ("a/b%2Fc", "a/b%2Fc"),
         ] {
             assert_eq!(decoded(text), name, "{text}");
         }

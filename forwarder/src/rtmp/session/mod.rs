@@ -19,7 +19,7 @@ pub use server::{
     ConnectRequest, PlayRequest, PublishRequest, ServerConfig, ServerEvent, ServerSession,
     Transcript,
 };
-pub use status::RECONNECT_REQUEST;
+pub use status::{RECONNECT_REQUEST, reconnect_request};
 
 use super::{
     amf0::{Amf0Error, Value},

@@ -1,6 +1,7 @@
 //! The information objects of statuses and replies.
 
 use crate::rtmp::amf0::Value;
+use crate::rtmp::message::Command;
 
 /// The version Adobe's servers gave; librtmp and FFmpeg read the number, SRS sends the same.
 const FMS_VERSION: &str = "FMS/3,5,3,888";
@@ -13,6 +14,15 @@ const RECONNECT: u32 = 1;
 
 /// The status that asks for it.
 pub const RECONNECT_REQUEST: &str = "NetConnection.Connect.ReconnectRequest";
+
+/// Asks a client that [`ConnectRequest::reconnects`](super::ConnectRequest::reconnects) to connect
+/// again: there if `tc_url` says where, else where it did (Enhanced RTMP v2, "Reconnect Request").
+pub fn reconnect_request(tc_url: Option<&str>) -> Command {
+    let mut info = status(RECONNECT_REQUEST, "The server is about to stop.");
+    info.extend(tc_url.map(|url| ("tcUrl", Value::string(url))));
+    let args = vec![Value::Null, Value::object(info)];
+    Command { name: "onStatus".to_owned(), transaction: 0.0, args }
+}
 
 /// `capsEx`; `reconnects`: a request to connect again is understood, or may be sent.
 pub(super) fn caps_ex(reconnects: bool) -> Value {

@@ -308,13 +308,10 @@ impl ServerSession {
         self.core.watch_idle();
     }
 
-    /// Asks a client that [`ConnectRequest::reconnects`] to connect again: there if `tc_url` says
-    /// where, else where it did (Enhanced RTMP v2, "Reconnect Request").
+    /// Queues a [`reconnect_request`](status::reconnect_request).
     pub fn request_reconnect(&mut self, tc_url: Option<&str>) {
-        let mut info = status::status(status::RECONNECT_REQUEST, "The server is about to stop.");
-        info.extend(tc_url.map(|url| ("tcUrl", Value::string(url))));
-        let args = vec![Value::Null, Value::object(info)];
-        self.core.link.send_command((csid::COMMAND, 0), "onStatus", 0.0, args);
+        let request = status::reconnect_request(tc_url);
+        self.core.link.send_command((csid::COMMAND, 0), &request.name, 0.0, request.args);
     }
 
     /// Queues a PingRequest carrying `stamp`; players only: OBS and librtmp publishers do not
