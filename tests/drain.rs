@@ -67,20 +67,48 @@ fn players_with_legs_are_not_told_when_their_origin_drains() {
         other.wait_players("live/a", 1);
         assert_eq!(edge.status().legs[0].path, path);
         live.wait_more(60);
-        let sent = live.stop(End::Polite);
-        let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
-        wait_until("the last frame", seconds(10), || player.has(last));
-        assert!(!player.finished() && !player.ended(), "{path}: the player was disturbed");
-        // The next origin begins with headers and its newest group of pictures. No message is cut.
-        let got = player.tags();
-        let headers = got.iter().enumerate().filter(|(_, tag)| tag.is_header());
-        let &[_, _, next, _] = &*headers.map(|(at, _)| at).collect::<Vec<_>>() else {
-            panic!("{path}: not two times two headers");
-        };
-        let (before, after) = got.split_at(next);
-        assert!(before.iter().any(Tag::is_frame), "{path}");
-        assert_eq!(assert_whole_messages(path, &sent, before), 0, "{path}: before");
-        assert_same_sequence(path, &sent, after, Start::Keyframe);
+        assert_cut_in(path, live, &player);
+    }
+}
+
+/// A player got one origin's stream and then another's, and nothing in between.
+#[track_caller]
+fn assert_cut_in(path: &str, live: Live, player: &Recorder) {
+    let sent = live.stop(End::Polite);
+    let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
+    wait_until("the last frame", seconds(10), || player.has(last));
+    assert!(!player.finished() && !player.ended(), "{path}: the player was disturbed");
+    // The next origin begins with headers and its newest group of pictures. No message is cut.
+    let got = player.tags();
+    let headers = got.iter().enumerate().filter(|(_, tag)| tag.is_header());
+    let &[_, _, next, _] = &*headers.map(|(at, _)| at).collect::<Vec<_>>() else {
+        panic!("{path}: not two times two headers");
+    };
+    let (before, after) = got.split_at(next);
+    assert!(before.iter().any(Tag::is_frame), "{path}");
+    assert_eq!(assert_whole_messages(path, &sent, before), 0, "{path}: before");
+    assert_same_sequence(path, &sent, after, Start::Keyframe);
+}
+
+#[test]
+fn a_leg_whose_origin_serves_it_by_a_leg_ends_at_a_message_when_that_drains() {
+    for (kernel, path) in paths() {
+        let origin = Setup::new().start();
+        let inner: Vec<_> = (0..2).map(|_| edge_of(&[origin.rtmp], kernel).start()).collect();
+        let outer = edge_of(&addresses(&inner), kernel).start();
+        // So large that a leg stands inside of a frame nearly always.
+        let source = Synthetic { frame_bytes: 400_000, ..Synthetic::default() };
+        let live = Live::start(origin.rtmp, "live/a", source);
+        origin.wait_live("live/a");
+        let player = Recorder::start(outer.rtmp, "live/a");
+        wait_legs(&outer, 1);
+        wait_until("media", seconds(10), || player.count() > 20);
+        let (mut serves, others): (Vec<Server>, Vec<Server>) =
+            inner.into_iter().partition(|edge| !edge.status().legs.is_empty());
+        assert_eq!(serves[0].terminate(), Some(0), "{}", serves[0].log());
+        wait_legs(&others[0], 1);
+        live.wait_more(60);
+        assert_cut_in(path, live, &player);
     }
 }
 
