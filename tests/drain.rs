@@ -9,7 +9,7 @@ use common::compare::{
 use common::flv::Tag;
 use common::legs::{edge_of, paths, publishers, wait_carried, wait_legs};
 use common::media::Synthetic;
-use common::peer::{End, Live, Peer, Recorder, Seen};
+use common::peer::{End, Live, Peer, Recorder, Seen, little_room};
 use common::server::{Cluster, Server, Setup};
 use common::{seconds, wait_until};
 use forwarder::rtmp::session::Goal;
@@ -96,16 +96,20 @@ fn a_leg_whose_origin_serves_it_by_a_leg_ends_at_a_message_when_that_drains() {
         let origin = Setup::new().start();
         let inner: Vec<_> = (0..2).map(|_| edge_of(&[origin.rtmp], kernel).start()).collect();
         let outer = edge_of(&addresses(&inner), kernel).start();
-        // So large that a leg stands inside of a frame nearly always.
         let source = Synthetic { frame_bytes: 400_000, ..Synthetic::default() };
         let live = Live::start(origin.rtmp, "live/a", source);
         origin.wait_live("live/a");
-        let player = Recorder::start(outer.rtmp, "live/a");
+        let (_, player) = Recorder::with_little_room(outer.rtmp, "live/a");
         wait_legs(&outer, 1);
         wait_until("media", seconds(10), || player.count() > 20);
+        // What it does not read waits in front of both legs, and so they stand inside of a frame.
+        player.pause(true);
+        live.wait_more(40);
         let (mut serves, others): (Vec<Server>, Vec<Server>) =
             inner.into_iter().partition(|edge| !edge.status().legs.is_empty());
-        assert_eq!(serves[0].terminate(), Some(0), "{}", serves[0].log());
+        serves[0].signal(Signal::SIGTERM);
+        player.pause(false);
+        wait_until("it stops", seconds(20), || !serves[0].is_running());
         wait_legs(&others[0], 1);
         live.wait_more(60);
         assert_cut_in(path, live, &player);
@@ -236,14 +240,16 @@ fn a_player_with_a_leg_is_asked_between_two_messages_and_goes_on() {
         let origin = Setup::new().start();
         let edge = edge_of(&[origin.rtmp], kernel).global("drain_to = \"rtmp://other.example\"");
         let mut edge = edge.start();
-        // Frames of several chunks, so that the leg stands inside of one nearly always.
-        let source = Synthetic { frame_bytes: 100_000, ..Synthetic::default() };
+        let source = Synthetic { frame_bytes: 400_000, ..Synthetic::default() };
         let live = Live::start(origin.rtmp, "live/a", source);
         origin.wait_live("live/a");
-        let mut player = Peer::movable(edge.rtmp, Goal::Play, "live/a").started();
+        let socket = little_room(edge.rtmp);
+        let mut player = Peer::on(socket, "edge.example", Goal::Play, "live/a").moves().started();
         let mut got = Vec::new();
         media_until(&mut player, &mut got, |_, n| n > 20);
         wait_legs(&edge, 1);
+        // It reads nothing for a while, and so its leg stands inside of a frame.
+        live.wait_more(40);
         edge.signal(Signal::SIGTERM);
         media_until(&mut player, &mut got, |seen, _| *seen == there);
         let before = got.len();

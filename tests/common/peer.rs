@@ -57,9 +57,13 @@ impl Peer {
 
     /// As `open`, and says that it can be asked to connect again.
     pub fn movable(address: SocketAddr, goal: Goal, path: &str) -> Self {
-        let mut peer = Self::open(address, goal, path);
-        peer.session.reconnect();
-        peer
+        Self::open(address, goal, path).moves()
+    }
+
+    /// Says that it can be asked to connect again.
+    pub fn moves(mut self) -> Self {
+        self.session.reconnect();
+        self
     }
 
     /// As `open_at`, on a socket that is connected.
@@ -229,6 +233,15 @@ fn seen(event: ClientEvent<'_>) -> Option<Seen> {
     })
 }
 
+/// A connection that takes little before the server feels it.
+#[track_caller]
+pub fn little_room(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.set_recv_buffer_size(64 << 10).expect("socket");
+    socket.connect(&address.into()).expect("socket");
+    socket.into()
+}
+
 /// A player in a thread that keeps all it gets.
 pub struct Recorder {
     shared: Arc<Shared>,
@@ -257,10 +270,7 @@ impl Recorder {
     /// server logs it.
     #[track_caller]
     pub fn with_little_room(address: SocketAddr, path: &str) -> (SocketAddr, Self) {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
-        socket.set_recv_buffer_size(64 << 10).expect("socket");
-        socket.connect(&address.into()).expect("socket");
-        let socket = TcpStream::from(socket);
+        let socket = little_room(address);
         let peer = Peer::on(socket, &address.to_string(), Goal::Play, path).started();
         (peer.local(), Self::of(peer))
     }
