@@ -437,8 +437,10 @@ fn backends_with_tls_are_asked_if_they_are_who_they_say() {
     let dir = tempfile::tempdir().expect("a folder");
     let good = authority.certify("good", "DNS:localhost");
     let wrong = authority.certify("wrong", "DNS:other.example");
+    let own = authority.own();
     let good = Tunnel::before(dir.path(), backend.address, &good);
     let wrong = Tunnel::before(dir.path(), backend.address, &wrong);
+    let own = Tunnel::before(dir.path(), backend.address, &own);
     let urls =
         format!("{{\"code\":0,\"data\":{{\"urls\":[\"rtmp://{}/live/b\"]}}}}", slave.address);
     backend.answer("on_forward", Reply::Say(200, urls));
@@ -453,6 +455,7 @@ fn backends_with_tls_are_asked_if_they_are_who_they_say() {
     for (what, tls, port, why) in [
         ("nobody vouches for it", "", good.address.port(), "authority"),
         ("it is another", &*ca, wrong.address.port(), "not valid for name"),
+        ("it is an authority", &*ca, own.address.port(), "CA:TRUE"),
         ("it has no TLS", &*ca, backend.address.port(), "does not speak TLS"),
     ] {
         let server = with(tls, port);

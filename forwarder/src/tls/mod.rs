@@ -151,6 +151,14 @@ fn explain(error: &io::Error) -> HandshakeError {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             "its certificate is of no authority that is trusted here, see `ca` of [tls]".to_owned()
         }
+        // As `openssl req -x509` makes it: whoever trusts it trusts an authority, not a server.
+        Some(Error::InvalidCertificate(CertificateError::Other(why)))
+            if why.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is that of an authority (CA:TRUE) and not of a server: have one made \
+             with CA:FALSE, or name the target in `insecure` of [tls]"
+                .to_owned()
+        }
         Some(Error::AlertReceived(alert)) => format!("the peer refused: {alert:?}"),
         Some(error) => error.to_string(),
         None if closed => "closed by the peer".to_owned(),
