@@ -76,7 +76,8 @@ impl Backends {
     /// Rings `changed` when some answer has changed.
     pub(super) fn new(context: Arc<Context>, changed: Arc<Notify>) -> Self {
         let (streams, failures) = (Mutex::default(), Arc::default());
-        Self { context, client: Arc::default(), streams, changed, failures }
+        let client = Arc::new(Client::new(context.held()));
+        Self { context, client, streams, changed, failures }
     }
 
     /// Asks these questions and no others. One that has been asked stays as it is; a new publish of
