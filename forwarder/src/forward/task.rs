@@ -55,9 +55,8 @@ impl Task {
             };
             self.entry.set(State::Waiting(now + pause));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                // That others get through says nothing of this stream.
-                () = health.recovered(), if !told_no => {}
+                // That others get through says nothing of a stream that was refused.
+                () = backoff.rest(pause, !told_no) => {}
                 () = shard.context().stop.cancelled() => {}
                 () = self.entry.drain.cancelled() => {}
             }
