@@ -34,6 +34,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 const HANDSHAKE_RANDOM: usize = 1536;
 
+/// Most bytes that wait for a destination before it gets a stream: it may say much that is to be
+/// answered, and take none of the answers.
+const MAX_OUT: usize = 64 << 10;
+
 /// Why a leg is down.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -302,6 +306,9 @@ impl Leg {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
+        }
+        if self.out.len() > MAX_OUT {
+            return Err(Failure::new("the destination does not read"));
         }
         Ok(())
     }
