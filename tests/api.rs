@@ -186,6 +186,7 @@ fn a_client_is_sent_away_by_those_who_may() {
         "Authorization: Bearer guess\r\n",
         "Origin: http://a.test\r\n",
         "X-Forwarded-For: 192.0.2.1\r\n",
+        "Referer: http://a.test/\r\n",
     ] {
         let answer = ask(&server, "DELETE", &of_player, headers);
         assert_eq!(answer.status, 401, "{headers}");

@@ -13,6 +13,8 @@ use common::hook_server::{Call, HookServer, Reply};
 use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder, Seen};
 use common::server::{Server, Setup, http_get};
+use common::sink::Sink;
+use common::tls::{Authority, Tunnel};
 use common::{free_address, seconds, wait_until};
 use forwarder::rtmp::session::Goal;
 use serde_json::{Value, json};
@@ -262,17 +264,29 @@ fn a_backend_that_is_away_may_let_all_in_but_one_that_says_no_does_not() {
 fn all_of_a_list_have_to_say_yes() {
     let (first, second) = (HookServer::start(), HookServer::start());
     let urls = format!("[\"{}\", \"{}\"]", first.url(), second.url());
-    let server = with_hooks(&format!("enabled = true\non_publish = {urls}\non_unpublish = {urls}"));
+    let server = with_hooks(&format!(
+        "enabled = true\non_publish = {urls}\non_unpublish = {urls}\n\
+         on_connect = {urls}\non_close = {urls}"
+    ));
+    let asked = || [&first, &second].map(|backend| backend.of("on_publish").len());
     second.answer("on_publish", Reply::Say(200, "{\"code\": 7}".into()));
     assert!(outcome(Peer::open(server.rtmp, Goal::Publish, "live/a")).is_err());
-    assert_eq!((first.calls().len(), second.calls().len()), (1, 1));
+    assert_eq!(asked(), [1, 1]);
     first.answer("on_publish", Reply::Say(200, "2".into()));
     assert!(outcome(Peer::open(server.rtmp, Goal::Publish, "live/a")).is_err());
-    assert_eq!((first.calls().len(), second.calls().len()), (2, 1), "who comes after is not asked");
+    assert_eq!(asked(), [2, 1], "who comes after is not asked");
     first.accept_all();
+    second.accept_all();
+    // Whoever connected closes, also if somebody said no; a publish that was refused has no end.
+    second.answer("on_connect", Reply::Say(200, "1".into()));
+    assert!(outcome(Peer::open(server.rtmp, Goal::Publish, "live/a")).is_err());
+    for backend in [&first, &second] {
+        backend.wait("on_close", 3);
+    }
     second.accept_all();
     assert_eq!(outcome(Peer::open(server.rtmp, Goal::Publish, "live/a")), Ok(()));
     for backend in [first, second] {
+        backend.wait("on_close", 4);
         backend.wait("on_unpublish", 1);
     }
 }
@@ -381,4 +395,86 @@ fn hooks_of_an_srs_conf_are_asked() {
     assert!(outcome(Peer::open(server.rtmp, Goal::Play, "live/a")).is_err());
     live.stop(End::Polite);
     backend.wait("on_unpublish", 1);
+}
+
+#[test]
+fn an_answer_without_an_end_or_from_elsewhere_is_none() {
+    let (backend, other) = (HookServer::start(), HookServer::start());
+    let url = backend.url();
+    let server = with_hooks(&format!(
+        "enabled = true\ntimeout = \"1s\"\non_publish = \"{url}\"\non_unpublish = \"{url}\"\n"
+    ));
+    let live = Live::start(server.rtmp, "live/old", Synthetic::default());
+    let publish = |name: &str| outcome(Peer::open(server.rtmp, Goal::Publish, name));
+    let (now, slow) = (seconds(0), std::time::Duration::from_millis(50));
+    for (name, reply, why) in [
+        ("live/drips", Reply::Pour("0", slow), "no answer within 1s"),
+        ("live/pours", Reply::Pour("00000000", now), "length limit exceeded"),
+        ("live/leads", Reply::Redirect(other.url()), "HTTP status 307"),
+        ("live/empty", Reply::Say(204, String::new()), "HTTP status 204"),
+    ] {
+        backend.answer("on_publish", reply);
+        let said = publish(name);
+        assert!(said.is_err_and(|said| said.contains("NetStream.Publish.Denied")), "{name}");
+        let log = server.log();
+        let is_it = |line: &&str| line.contains(&format!("/{name}:")) && line.contains(why);
+        assert!(log.lines().any(|line| is_it(&line)), "{name}: no {why} in\n{log}");
+    }
+    // SRS looks at no type either.
+    backend.answer("on_publish", Reply::Typed("text/html", "0"));
+    assert_eq!(publish("live/typed"), Ok(()));
+    assert_eq!(other.calls().len(), 0, "nobody is led there");
+    live.wait_more(20);
+    live.stop(End::Polite);
+    let hooks = server.status().totals.hooks;
+    assert_eq!((hooks.failed, hooks.refused), (2, 4), "{hooks:?}");
+}
+
+#[test]
+fn backends_with_tls_are_asked_if_they_are_who_they_say() {
+    let (authority, backend) = (Authority::new(), HookServer::start());
+    let slave = Sink::start(free_address());
+    let dir = tempfile::tempdir().expect("a folder");
+    let good = authority.certify("good", "DNS:localhost");
+    let wrong = authority.certify("wrong", "DNS:other.example");
+    let own = authority.own();
+    let good = Tunnel::before(dir.path(), backend.address, &good);
+    let wrong = Tunnel::before(dir.path(), backend.address, &wrong);
+    let own = Tunnel::before(dir.path(), backend.address, &own);
+    let urls =
+        format!("{{\"code\":0,\"data\":{{\"urls\":[\"rtmp://{}/live/b\"]}}}}", slave.address);
+    backend.answer("on_forward", Reply::Say(200, urls));
+    let with = |tls: &str, port: u16| {
+        let url = format!("https://localhost:{port}/hook?key=hush");
+        let hooks = format!("enabled = true\non_publish = \"{url}\"\non_unpublish = \"{url}\"");
+        let setup = Setup::new().global(tls).forward(&format!("backend = \"{url}\""));
+        setup.section("hooks", &hooks).start()
+    };
+    let ca = format!("[tls]\nca = \"{}\"", authority.cert().display());
+    let insecure = format!("[tls]\ninsecure = [\"https://localhost:{}\"]", wrong.address.port());
+    for (what, tls, port, why) in [
+        ("nobody vouches for it", "", good.address.port(), "authority"),
+        ("it is another", &*ca, wrong.address.port(), "not valid for name"),
+        ("it is an authority", &*ca, own.address.port(), "CA:TRUE"),
+        ("it has no TLS", &*ca, backend.address.port(), "does not speak TLS"),
+    ] {
+        let server = with(tls, port);
+        let said = outcome(Peer::open(server.rtmp, Goal::Publish, "live/a"));
+        assert!(said.is_err_and(|said| said.contains("NetStream.Publish.Denied")), "{what}");
+        let log = server.log();
+        assert!(log.lines().any(|l| l.contains("refused") && l.contains(why)), "{what}: {log}");
+    }
+    assert_eq!(backend.calls().len(), 0, "nobody was told anything");
+    for (n, (tls, port)) in
+        [(&*ca, good.address.port()), (&*insecure, wrong.address.port())].into_iter().enumerate()
+    {
+        let server = with(tls, port);
+        let live = Live::start(server.rtmp, "live/a", Synthetic::default());
+        let before = slave.count();
+        wait_until("it is forwarded", seconds(20), || slave.count() > before + 10);
+        live.stop(End::Polite);
+        let told = backend.wait("on_unpublish", n + 1);
+        assert_eq!(told[n].headers["host"], format!("localhost:{port}"));
+        assert!(!server.log().contains("hush"), "{}", server.log());
+    }
 }

@@ -9,7 +9,7 @@ use common::compare::{Start, assert_same_sequence, assert_whole_messages};
 use common::link::{Faults, Link, NEAR};
 use common::media::Synthetic;
 use common::peer::{End, Live, Peer, Recorder};
-use common::process::{resident, unacknowledged};
+use common::process::{anonymous, resident, unacknowledged};
 use common::server::{Server, Setup};
 use common::{seconds, wait_until};
 use forwarder::rtmp::session::Goal;
@@ -173,6 +173,32 @@ fn nothing_is_left_of_hundreds_of_publishers_and_players() {
         open_files(&server) <= first.0
     });
     assert!(last.1 < first.1 + (8 << 20), "{} bytes, {} before", last.1, first.1);
+}
+
+#[test]
+fn a_player_takes_a_few_kilobytes() {
+    const PLAYERS: u64 = 400;
+    let server = Setup::new().global("threads = 1").start();
+    let pid = server.status().pid;
+    let mut publisher = Peer::publish(server.rtmp, "live/a");
+    let media = Synthetic { frame_bytes: 2500, ..HEAVY };
+    media.preamble().iter().for_each(|tag| publisher.send(tag).unwrap());
+    let mut frames = 0..;
+    let mut play = |players: &mut Vec<Peer>, n| {
+        players.extend((0..n).map(|_| Peer::play(server.rtmp, "live/a")));
+        for frame in frames.by_ref().take(25) {
+            media.frame(frame).iter().for_each(|tag| publisher.send(tag).unwrap());
+            players.iter_mut().for_each(|player| player.pump(Duration::from_millis(1)));
+        }
+        anonymous(pid)
+    };
+    // The first ones take what all share.
+    let mut players = Vec::new();
+    let before = play(&mut players, 100);
+    let each = (play(&mut players, PLAYERS) - before) / PLAYERS;
+    assert_eq!(server.status().connections, 501);
+    eprintln!("{each} bytes for each player");
+    assert!(each < 8 << 10, "{each} bytes for each player");
 }
 
 #[test]

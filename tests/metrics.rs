@@ -1,16 +1,21 @@
 //! Prometheus reads what the server does, and finds nothing wrong with how it is written.
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use common::hook_server::HookServer;
+use common::legs::wait_legs;
 use common::media::Synthetic;
 use common::peer::{End, Live, Recorder};
 use common::process::Process;
 use common::server::{Server, Setup, http_get};
 use common::sink::Sink;
+use common::tls::{Authority, listener, shown};
+use common::viewer::Viewer;
 use common::{free_address, seconds, wait_until};
 use serde_json::Value;
 
@@ -22,11 +27,13 @@ struct Prometheus {
 
 impl Prometheus {
     #[track_caller]
-    fn scrape(dir: &Path, target: SocketAddr) -> Self {
+    fn scrape(dir: &Path, targets: &[SocketAddr]) -> Self {
         let (address, config) = (free_address(), dir.join("prometheus.yml"));
+        let targets: Vec<String> = targets.iter().map(|it| format!("'{it}'")).collect();
+        let targets = targets.join(", ");
         let text = format!(
             "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n\
-             scrape_configs:\n- job_name: forwarder\n  static_configs:\n  - targets: ['{target}']\n"
+             scrape_configs:\n- job_name: forwarder\n  static_configs:\n  - targets: [{targets}]\n"
         );
         std::fs::write(&config, text).expect("configuration");
         let mut command = Command::new("prometheus");
@@ -101,7 +108,7 @@ fn prometheus_scrapes_what_was_published_played_and_forwarded() {
         .forward_to(&[slave.address, closed])
         .exporter(exporter, "")
         .start();
-    let prometheus = Prometheus::scrape(server.dir(), exporter);
+    let prometheus = Prometheus::scrape(server.dir(), &[exporter]);
     let players = [(); 3].map(|()| Recorder::start(server.rtmp, "live/a"));
     server.wait_players("live/a", 3);
     let live = Live::start(server.rtmp, "live/a", Synthetic::default());
@@ -162,4 +169,81 @@ fn names_of_streams_make_no_series_where_they_are_off() {
     assert_eq!(sample(&page, "forwarder_streams{state=\"live\"}"), 1.0);
     assert!(!page.contains("secret"), "{page}");
     live.stop(End::Polite);
+}
+
+/// Names of families that `page` declares, and of those that it has samples of.
+fn families(page: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let declared = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+    (declared.map(name).collect(), samples.map(name).collect())
+}
+
+#[test]
+fn every_family_has_samples_that_promtool_and_prometheus_take() {
+    let (authority, hooks) = (Authority::new(), HookServer::start());
+    let (slave, rtmps, http_flv) = (Sink::start(free_address()), free_address(), free_address());
+    let (of_origin, of_edge) = (free_address(), free_address());
+    let to = format!("\"{}\", \"{}\", \"dns+nobody.test\"", slave.address, free_address());
+    let origin = Setup::new()
+        .global(&format!("resolver = \"{}\"", free_address()))
+        .global(&listener(rtmps, &[&authority.certify("server", "IP:127.0.0.1")]))
+        .forward(&format!("destination = [{to}]\nbackend = \"http://{}/\"", free_address()))
+        .publish("second = \"stand_by\"")
+        .section("hooks", &hooks.all())
+        .http_server(http_flv)
+        .exporter(of_origin, "")
+        .start();
+    let edge = Setup::new().edge_of(&[origin.rtmp]).splice("auto").exporter(of_edge, "").start();
+    let live = Live::start(origin.rtmp, "live/a", Synthetic::default());
+    let standby = Live::start(origin.rtmp, "live/a", Synthetic::default());
+    let over_http = Viewer::start(http_flv, "/live/a.flv");
+    let with_leg = Recorder::start(edge.rtmp, "live/a");
+    wait_legs(&edge, 1);
+    let shared = Recorder::start(edge.rtmp, "live/a");
+    wait_until("all get it", seconds(20), || {
+        slave.count() > 10 && over_http.count() > 10 && with_leg.count() > 10 && shared.count() > 10
+    });
+    assert_eq!(shown(rtmps, "a"), "server");
+    origin.write("listne = 1935");
+    assert!(origin.reload().is_err());
+
+    let pages = [of_origin, of_edge].map(|at| http_get(at, "/metrics").expect("metrics"));
+    for page in &pages {
+        assert_eq!(lint(page), (true, String::new()));
+    }
+    let [(declared, here), (same, there)] = [families(&pages[0]), families(&pages[1])];
+    assert_eq!(declared, same);
+    let seen: BTreeSet<String> = here.union(&there).cloned().collect();
+    assert_eq!(seen, declared, "without a sample, or undeclared");
+
+    let [of_origin_page, of_edge_page] = &pages;
+    assert_eq!(sample(of_origin_page, "forwarder_config_last_reload_successful "), 0.0);
+    assert_eq!(
+        sample(of_origin_page, "forwarder_discovery_up{name=\"dns+nobody.test:1935\"}"),
+        0.0
+    );
+    let at_least_one = [
+        "forwarder_hook_requests_total{kind=\"ask\"}",
+        "forwarder_tls_connections_total ",
+        "forwarder_stream_standbys{",
+        "forwarder_backend_failures_total ",
+        "forwarder_forwards{state=\"forwarding\"}",
+    ];
+    for start in at_least_one {
+        assert!(sample(of_origin_page, start) >= 1.0, "{start}");
+    }
+    for start in ["forwarder_pull_up{", "forwarder_pulls{state=\"pulling\"}"] {
+        assert_eq!(sample(of_edge_page, start), 1.0, "{start}");
+    }
+    let legs = of_edge_page.lines().filter(|line| line.starts_with("forwarder_legs{"));
+    let n: u32 = legs.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u32>().unwrap()).sum();
+    assert_eq!(n, 1, "{of_edge_page}");
+
+    let prometheus = Prometheus::scrape(origin.dir(), &[of_origin, of_edge]);
+    prometheus.wait("sum(up)", 2.0);
+    let query = "count(count by (__name__) ({__name__=~\"(forwarder|process)_.+\"}))";
+    prometheus.wait(query, declared.len() as f64);
+    prometheus.wait("sum(forwarder_legs)", 1.0);
+    drop((live, standby));
 }

@@ -1,13 +1,19 @@
 //! An HTTP backend that hooks call: it keeps what it is told, and answers as the test says.
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Frame;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
@@ -33,6 +39,12 @@ pub enum Reply {
     Hang,
     /// Yes, once [`HookServer::release`] was called.
     Hold,
+    /// A body of this type.
+    Typed(&'static str, &'static str),
+    /// To ask somebody else.
+    Redirect(String),
+    /// A body without an end: this again and again, and after each a pause.
+    Pour(&'static str, Duration),
 }
 
 /// The backend; gone on drop.
@@ -137,23 +149,50 @@ impl Drop for HookServer {
     }
 }
 
-async fn called(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, String) {
+async fn called(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).expect("a body of JSON");
     let action = body["action"].as_str().expect("an action").to_owned();
     let reply = shared.replies.lock().unwrap().get(&action).cloned();
     shared.calls.lock().unwrap().push(Call { action, headers, body });
     match reply {
-        None => (StatusCode::OK, "0".into()),
-        Some(Reply::Say(status, body)) => (StatusCode::from_u16(status).unwrap(), body),
+        None => "0".into_response(),
+        Some(Reply::Say(status, body)) => {
+            (StatusCode::from_u16(status).unwrap(), body).into_response()
+        }
         Some(Reply::Hang) => std::future::pending().await,
         Some(Reply::Hold) => {
             let released = shared.released.subscribe().wait_for(|is| *is).await.is_ok();
             assert!(released);
-            (StatusCode::OK, "{\"code\":0}".into())
+            "{\"code\":0}".into_response()
         }
+        Some(Reply::Typed(kind, body)) => ([(header::CONTENT_TYPE, kind)], body).into_response(),
+        Some(Reply::Redirect(to)) => {
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to)], "0").into_response()
+        }
+        Some(Reply::Pour(piece, pause)) => {
+            let pause = (!pause.is_zero()).then(|| tokio::time::interval(pause));
+            Response::new(Body::new(Pour { piece, pause }))
+        }
+    }
+}
+
+/// A body without an end.
+struct Pour {
+    piece: &'static str,
+    pause: Option<tokio::time::Interval>,
+}
+
+impl hyper::body::Body for Pour {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.poll_tick(cx));
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.piece.as_bytes())))))
     }
 }

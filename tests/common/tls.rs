@@ -48,6 +48,11 @@ impl Authority {
         self.dir.path().join("ca.pem")
     }
 
+    /// The same with its key, as a server may show it.
+    pub fn own(&self) -> Certificate {
+        Certificate { cert: self.cert(), key: self.dir.path().join("ca.key") }
+    }
+
     /// A certificate called `name` for `names` (`DNS:a.example,IP:127.0.0.1`), good for a day.
     pub fn certify(&self, name: &str, names: &str) -> Certificate {
         self.issue(name, names, &["-days", "1"])

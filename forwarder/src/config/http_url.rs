@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use hyper::Uri;
 
-/// URL of a backend that is asked by HTTP: `http://host[:port][/path][?query]`.
+/// URL of a backend that is asked by HTTP: `http://host[:port][/path][?query]`, or `https://`.
 ///
 /// Shown without its query, which may hold a key; [`Self::written`] has all of it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -14,9 +14,6 @@ pub struct HttpUrl(Uri);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpUrlError {
-    /// HTTP over TLS.
-    #[error("https:// is not supported\nwrite http://, or put a proxy on this host in between")]
-    Tls,
     /// Another scheme, or none.
     #[error("a backend is a URL such as `http://127.0.0.1:8085/api/v1/hooks`")]
     Scheme,
@@ -50,10 +47,8 @@ impl FromStr for HttpUrl {
 
     fn from_str(text: &str) -> Result<Self, HttpUrlError> {
         match text.split_once("://") {
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err(HttpUrlError::Tls);
-            }
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {}
+            Some((scheme, _))
+                if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {}
             _ => return Err(HttpUrlError::Scheme),
         }
         let uri: Uri = text.parse().map_err(|_| HttpUrlError::Malformed)?;
@@ -75,7 +70,8 @@ impl FromStr for HttpUrl {
 
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.0.path())?;
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        write!(f, "{scheme}://{}{}", self.authority(), self.0.path())?;
         if self.0.query().is_some() { f.write_str("?***") } else { Ok(()) }
     }
 }
@@ -97,6 +93,7 @@ mod tests {
             ("HTTP://h:8085/a/b", "h:8085", "http://h:8085/a/b"),
             ("http://[::1]:80/a?key=hush", "[::1]:80", "http://[::1]:80/a?***"),
             ("http://h", "h", "http://h/"),
+            ("HTTPS://h:8443/a?k=v", "h:8443", "https://h:8443/a?***"),
         ] {
             let url: HttpUrl = text.parse().expect(text);
             assert_eq!(url.authority(), authority);
@@ -108,7 +105,8 @@ mod tests {
     #[test]
     fn what_is_no_backend_is_refused() {
         for (text, want) in [
-            ("https://h/a", HttpUrlError::Tls),
+            ("httpss://h/a", HttpUrlError::Scheme),
+            ("https://u:p@h/a", HttpUrlError::User),
             ("rtmp://h/a", HttpUrlError::Scheme),
             ("h:80/a", HttpUrlError::Scheme),
             ("", HttpUrlError::Scheme),

@@ -25,14 +25,14 @@ pub struct Rtmps {
     pub certificate: Vec<CertificateFiles>,
 }
 
-/// `[tls]`: what is asked of destinations and origins with TLS.
+/// `[tls]`: what is asked of destinations, origins and backends with TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Targets {
     /// A file with authorities that are trusted besides those of the system, PEM.
     #[serde(deserialize_with = "serial::optional_path", serialize_with = "serial::write_path")]
     pub ca: Option<PathBuf>,
-    /// Those whose certificates are not verified, `rtmps://host[:port]`.
+    /// Those whose certificates are not verified, `rtmps://host[:port]` or `https://host[:port]`.
     #[serde(
         deserialize_with = "serial::secure_destinations",
         serialize_with = "serial::write_list"

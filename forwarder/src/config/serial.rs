@@ -149,7 +149,8 @@ pub(super) fn secure_destinations<'de, D: Deserializer<'de>>(
 ) -> Result<Vec<Destination>, D::Error> {
     d.deserialize_any(OneOrMany(|| Scalar {
         what: "a destination with TLS",
-        text: |text| match text.parse::<Destination>() {
+        // A backend's is the same: a host and its port.
+        text: |text| match text.replacen("https://", "rtmps://", 1).parse::<Destination>() {
             Ok(destination) if destination.tls => Ok(destination),
             Ok(_) => Err(NO_TLS.to_owned()),
             Err(error) => Err(error.to_string()),
@@ -158,7 +159,7 @@ pub(super) fn secure_destinations<'de, D: Deserializer<'de>>(
     }))
 }
 
-const NO_TLS: &str = "only targets with TLS have certificates\nwrite \"rtmps://host[:port]\"";
+const NO_TLS: &str = "only targets with TLS have certificates\nwrite \"rtmps://host[:port]\" or \"https://host[:port]\"";
 
 /// A place to forward to.
 pub(super) fn forward_target<'de, D: Deserializer<'de>>(d: D) -> Result<ForwardTarget, D::Error> {

@@ -43,7 +43,7 @@ pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
     let mut visitor = Visitor::new(shard, io, peer, began);
     let stop = visitor.shard.stop().clone();
     let outcome = tokio::select! {
-        outcome = visitor.begin() => outcome,
+        outcome = Box::pin(visitor.begin()) => outcome,
         () = stop.cancelled() => Err(End::Closed("the server stops").into()),
     };
     let end = match outcome {

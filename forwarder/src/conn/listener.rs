@@ -104,8 +104,9 @@ impl Acceptor {
             let _place = place;
             match (TcpStream::from_std(io), serves) {
                 (Ok(io), Serves::Rtmp) => connection::serve(shard, io, peer).await,
-                (Ok(io), Serves::Rtmps) => secure::serve(shard, io, peer).await,
-                (Ok(io), Serves::HttpFlv) => flv::serve(shard, io, peer).await,
+                // In boxes, or each connection of RTMP had room for their handshakes.
+                (Ok(io), Serves::Rtmps) => Box::pin(secure::serve(shard, io, peer)).await,
+                (Ok(io), Serves::HttpFlv) => Box::pin(flv::serve(shard, io, peer)).await,
                 (Err(error), _) => warn!(%peer, %error, "connection lost"),
             }
         };

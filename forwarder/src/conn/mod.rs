@@ -16,6 +16,7 @@ mod lane;
 mod leaving;
 mod legged;
 mod listener;
+mod look_ups;
 mod play;
 mod read;
 mod refusals;
@@ -42,6 +43,7 @@ pub use fanout::{Pace, Subscription};
 pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, Serves, bind};
+pub use look_ups::LookUps;
 pub use read::read_some;
 pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
@@ -53,7 +55,7 @@ pub use upstream::{
 };
 
 use crate::config::{Config, Live, Second, Vhost};
-use crate::hooks::Hooks;
+use crate::hooks::{Held, Hooks};
 use crate::hub::{self, Hub, LogLimits, StreamOptions};
 use crate::splice::{Splice, WhyNot};
 use crate::status::srs::Identity;
@@ -64,17 +66,19 @@ use crate::tls::Tls;
 #[derive(Debug)]
 pub struct Context {
     /// The configuration, which may be replaced at any time; see [`Context::config`].
-    pub live: Live,
+    pub live: Arc<Live>,
     /// The streams.
     pub hub: Arc<Hub>,
     /// Publishers that may be sent away after they were accepted.
     pub refusals: Refusals,
+    /// Asks the system for names of servers.
+    pub look_ups: LookUps,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
     pub splice: Arc<Splice>,
     /// The certificates.
-    pub tls: Tls,
+    pub tls: Arc<Tls>,
     /// Our name for the loop guard: random, new at each start.
     pub instance: String,
     /// Our names for others, as SRS has them.
@@ -121,11 +125,12 @@ impl Context {
             hooks: Arc::new(Hooks::new(identity.clone())),
             identity,
             splice: Arc::new(splice),
-            live: Live::new(config),
+            live: Arc::new(Live::new(config)),
             hub: Arc::default(),
             refusals: Refusals::default(),
+            look_ups: LookUps::default(),
             upstream: Upstream::default(),
-            tls: Tls::default(),
+            tls: Arc::default(),
             instance: format!("{:016x}", rand::random::<u64>()),
             totals: Totals::default(),
             leaving: Leaving::before(&stop),
@@ -138,6 +143,11 @@ impl Context {
     /// The configuration in force. Nobody keeps it for longer than what it was asked for.
     pub fn config(&self) -> Arc<Config> {
         self.live.now()
+    }
+
+    /// What backends with TLS are held to.
+    pub fn held(&self) -> Held {
+        Held { tls: Arc::clone(&self.tls), live: Arc::clone(&self.live) }
     }
 
     /// Whether one more line about a misbehaving peer may be logged this second. A flood of bad

@@ -23,7 +23,7 @@ pub(super) async fn serve(shard: Rc<Shard>, wire: TcpStream, peer: SocketAddr) {
     }
     let within = context.config().rtmps.handshake_timeout;
     let agreed = tokio::select! {
-        agreed = context.tls.accept(wire, within) => agreed,
+        agreed = Box::pin(context.tls.accept(wire, within)) => agreed,
         () = shard.stop().cancelled() => return,
     };
     match agreed {

@@ -79,6 +79,9 @@ impl Shard {
     }
 
     fn spawn_counted(&self, task: impl Future<Output = ()> + 'static, counted: Counted) {
+        // An async block has room for what it is given beside what it awaits, so twice for a task
+        // that lives in it: https://github.com/rust-lang/rust/issues/62958.
+        let task = Box::pin(task);
         self.tasks.spawn_local(async move {
             task.await;
             drop(counted);

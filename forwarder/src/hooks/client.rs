@@ -9,12 +9,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, StatusCode, header};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::connector::{Connector, Held};
 use crate::config::HttpUrl;
 
 /// Asks backends. Connections are kept for a while and shared.
@@ -22,9 +22,16 @@ use crate::config::HttpUrl;
 /// It belongs to the runtime that it is used on: its connections are served by tasks there.
 #[derive(Debug)]
 pub struct Client {
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
     /// By `host[:port]`: a backend that hangs takes nobody's place at another.
-    places: Mutex<HashMap<String, Arc<Semaphore>>>,
+    places: Mutex<HashMap<String, Arc<Places>>>,
+}
+
+/// What there is room for at one backend.
+#[derive(Debug)]
+struct Places {
+    under_way: Semaphore,
+    asking: Arc<Semaphore>,
 }
 
 /// Why a backend's answer is not a yes.
@@ -39,24 +46,15 @@ pub enum Failure {
     Refused(String),
 }
 
-impl Default for Client {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Client {
     /// A client without connections.
-    pub fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+    pub fn new(held: Held) -> Self {
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEPT_FOR)
             .pool_max_idle_per_host(KEPT)
             .http1_max_buf_size(MAX_REPLY)
-            .build(connector);
+            .build(Connector::new(held));
         Self { http, places: Mutex::default() }
     }
 
@@ -83,7 +81,7 @@ impl Client {
     async fn exchange(&self, url: &HttpUrl, body: Vec<u8>) -> Result<(StatusCode, Bytes), String> {
         let places = self.places(url);
         // It is never closed.
-        let _place = places.acquire().await.map_err(|error| error.to_string())?;
+        let _place = places.under_way.acquire().await.map_err(|error| error.to_string())?;
         let request = Request::post(url.uri())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("forwarder/", env!("CARGO_PKG_VERSION")))
@@ -95,9 +93,20 @@ impl Client {
         Ok((status, body.map_err(|error| causes(&*error))?.to_bytes()))
     }
 
-    fn places(&self, url: &HttpUrl) -> Arc<Semaphore> {
+    /// Room for a client that waits for an answer of `url`, until it is dropped. Clients that come
+    /// and go while a backend hangs are asked for until its time is over: without a bound they
+    /// would be any number.
+    pub(super) fn room(&self, url: &HttpUrl) -> Result<OwnedSemaphorePermit, Failure> {
+        let room = Arc::clone(&self.places(url).asking).try_acquire_owned();
+        room.map_err(|_| Failure::Broken(format!("{ASKING} clients wait for it already")))
+    }
+
+    fn places(&self, url: &HttpUrl) -> Arc<Places> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = || Arc::new(Semaphore::new(UNDER_WAY));
+        let made = || {
+            let (under_way, asking) = (Semaphore::new(UNDER_WAY), Semaphore::new(ASKING));
+            Arc::new(Places { under_way, asking: Arc::new(asking) })
+        };
         Arc::clone(places.entry(url.authority().to_owned()).or_insert_with(made))
     }
 }
@@ -139,14 +148,14 @@ fn causes(error: &dyn Error) -> String {
     text
 }
 
-/// How long a TCP connect may take, all addresses of the name together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Largest answer, bytes.
 const MAX_REPLY: usize = 64 << 10;
 
 /// Requests to one backend at a time; others wait.
 const UNDER_WAY: usize = 64;
+
+/// Clients that wait for an answer of one backend.
+pub(super) const ASKING: usize = 8192;
 
 /// Connections without a request that are kept to one backend.
 const KEPT: usize = 16;

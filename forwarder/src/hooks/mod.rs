@@ -7,7 +7,10 @@
 
 mod body;
 mod client;
+mod connector;
 mod line;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use body::Guest;
 pub use client::{Client, Failure};
+pub use connector::Held;
 pub use line::Line;
 
 use tokio::runtime::Handle;
@@ -155,9 +159,9 @@ impl Hooks {
     }
 
     /// Calls are made by tasks of `runtime`.
-    pub fn start(&self, runtime: Handle) {
+    pub fn start(&self, runtime: Handle, held: Held) {
         let tellings = Arc::new(Semaphore::new(TELLINGS));
-        let desk = Desk { runtime, client: Client::new(), tasks: TaskTracker::new(), tellings };
+        let desk = Desk { runtime, client: Client::new(held), tasks: TaskTracker::new(), tellings };
         // Somebody who started it before has said where.
         _ = self.desk.set(desk);
     }
@@ -202,10 +206,12 @@ impl Hooks {
     async fn judge(self: &Arc<Self>, inquiry: Inquiry, what: Hook, new: bool) -> Answer {
         let mut connected = None;
         if new {
+            // Whoever connected closes as well, as with SRS: also one that was refused.
+            let ticket = self.ticket(&inquiry, Hook::Connect);
             if let Err(why) = self.ask_all(&inquiry, Hook::Connect).await {
                 return Answer { admitted: Err(why), connected };
             }
-            connected = Some(self.ticket(&inquiry, Hook::Connect));
+            connected = Some(ticket);
         }
         let admitted = self.ask_all(&inquiry, what).await;
         Answer { admitted: admitted.map(|()| self.ticket(&inquiry, what)), connected }
@@ -221,7 +227,7 @@ impl Hooks {
         let guest = &inquiry.guest;
         for url in hook.urls(&inquiry.config) {
             Counters::add(&self.counters.asked);
-            let Err(failure) = self.call(inquiry, hook, url).await else { continue };
+            let Err(failure) = self.ask_one(inquiry, hook, url).await else { continue };
             if let Failure::Broken(error) = &failure {
                 Counters::add(&self.counters.failed);
                 if inquiry.config.on_failure == OnFailure::Allow {
@@ -251,6 +257,13 @@ impl Hooks {
                 warn!(hook, %url, %error, %peer, %stream, unsaid, "a backend could not be told");
             }
         }
+    }
+
+    /// As [`Self::call`], for a client that waits for the answer.
+    async fn ask_one(&self, inquiry: &Inquiry, hook: Hook, url: &HttpUrl) -> Result<(), Failure> {
+        let desk = self.desk.get().ok_or_else(|| Failure::Broken("not started".to_owned()))?;
+        let _room = desk.client.room(url)?;
+        self.call(inquiry, hook, url).await
     }
 
     async fn call(&self, inquiry: &Inquiry, hook: Hook, url: &HttpUrl) -> Result<(), Failure> {
@@ -312,8 +325,9 @@ impl Counters {
     }
 }
 
-/// Most ends that wait to be told, or are being told.
-const TELLINGS: usize = 4096;
+/// Most ends that wait to be told, or are being told: when 10,000 clients leave at once, as many as
+/// there are by default, that is two of each.
+const TELLINGS: usize = 1 << 15;
 
 /// How long a stop waits for what is to be told.
 const LAST_WORDS: Duration = Duration::from_secs(5);

@@ -1,8 +1,9 @@
 //! `/api/v1/clients`: who publishes and plays, in SRS's shape, and sending them away.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -75,9 +76,21 @@ fn may_write(token: &str, peer: SocketAddr, headers: &HeaderMap) -> bool {
         return !token.is_empty() && bearer.is_some_and(|(_, said)| is_same(said.trim(), token));
     }
     let speaks_for_others =
-        ["origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
+        ["origin", "referer", "sec-fetch-site", "forwarded", "x-forwarded-for", "x-real-ip", "via"];
     peer.ip().to_canonical().is_loopback()
+        && is_for_an_address(headers)
         && !speaks_for_others.iter().any(|name| headers.contains_key(*name))
+}
+
+/// Whether the request is for an address, or for `localhost`. A page whose name was made to stand for
+/// this host (DNS rebinding) is of the same site as we are, so that its browser says nothing of it;
+/// but its name stands here.
+fn is_for_an_address(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host();
+    host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
 /// Takes the same time whatever `said` is: digests are compared, whole.
@@ -114,5 +127,14 @@ mod tests {
         assert!(!may("", near, &[("origin", "http://evil.test")]), "a page in a browser");
         assert!(!may("", near, &[("sec-fetch-site", "cross-site")]), "an image in one");
         assert!(!may("", near, &[("x-forwarded-for", far)]), "a proxy");
+        for host in ["127.0.0.1:1985", "[::1]:1985", "localhost", "LocalHost:1985", "192.0.2.7"] {
+            assert!(may("", near, &[("host", host)]), "{host}");
+        }
+        for host in ["evil.test:1985", "127.0.0.1.evil.test", "localhost.evil.test", "", "a b"] {
+            assert!(!may("", near, &[("host", host)]), "a page that was rebound: {host}");
+            let said = [("host", host), ("authorization", "Bearer t")];
+            assert!(may("t", near, &said), "{host}");
+        }
+        assert!(!may("", near, &[("referer", "http://evil.test/")]), "an image in an old browser");
     }
 }

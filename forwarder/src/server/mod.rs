@@ -92,7 +92,7 @@ impl Server {
             n => n,
         };
         let context = Arc::new(Context::with_splice(config, splice));
-        context.hooks.start(tokio::runtime::Handle::current());
+        context.hooks.start(tokio::runtime::Handle::current(), context.held());
         let shards = Arc::new(Shards::start(&context, threads)?);
         let tasks = TaskTracker::new();
         let end = CancellationToken::new();

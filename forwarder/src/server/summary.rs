@@ -40,7 +40,7 @@ impl Summaries {
             version: snapshot.version.clone(),
             pid: snapshot.pid,
             ppid: std::os::unix::process::parent_id(),
-            argv: std::env::args().collect::<Vec<_>>().join(" "),
+            argv: argv(),
             cwd: std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),
             mem_kbyte,
             mem_percent: share(mem_kbyte, system.mem_ram_kbyte),
@@ -76,6 +76,12 @@ impl Summaries {
         *last = Some(look);
         look
     }
+}
+
+/// The command line; `std::env::args` would panic over a path that is not UTF-8.
+fn argv() -> String {
+    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What /proc says of the host, and whether all of it could be read.

@@ -19,6 +19,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub use carrier::Carrier;
@@ -82,6 +83,17 @@ impl Tls {
         target: Target<'_>,
         within: Duration,
     ) -> Result<(TcpStream, Carrier), HandshakeError> {
+        let tls = self.agree(wire, target, within).await?;
+        Ok(Carrier::begin(tls.into()).await?)
+    }
+
+    /// As [`Self::connect`], for whoever speaks to the server through TLS itself.
+    pub async fn agree(
+        &self,
+        wire: TcpStream,
+        target: Target<'_>,
+        within: Duration,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
         let name = ServerName::try_from(target.host.to_owned());
         let name = name.map_err(|error| HandshakeError::new(error.to_string()))?;
         let config = match target.verify {
@@ -89,13 +101,12 @@ impl Tls {
             false => Trust::lax()?,
         };
         let agreed = timeout(within, TlsConnector::from(config).connect(name, wire)).await;
-        let tls = agreed.map_err(|_| no_handshake())?.map_err(|error| match explain(&error) {
+        agreed.map_err(|_| no_handshake())?.map_err(|error| match explain(&error) {
             closed if closed.closed => {
                 HandshakeError::new("closed by the peer, which may not speak TLS")
             }
             other => other,
-        })?;
-        Ok(Carrier::begin(tls.into()).await?)
+        })
     }
 
     /// Reads all files again: the certificates at `files` now, the authorities when
@@ -139,6 +150,14 @@ fn explain(error: &io::Error) -> HandshakeError {
         }
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             "its certificate is of no authority that is trusted here, see `ca` of [tls]".to_owned()
+        }
+        // As `openssl req -x509` makes it: whoever trusts it trusts an authority, not a server.
+        Some(Error::InvalidCertificate(CertificateError::Other(why)))
+            if why.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is that of an authority (CA:TRUE) and not of a server: have one made \
+             with CA:FALSE, or name the target in `insecure` of [tls]"
+                .to_owned()
         }
         Some(Error::AlertReceived(alert)) => format!("the peer refused: {alert:?}"),
         Some(error) => error.to_string(),

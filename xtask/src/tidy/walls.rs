@@ -26,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("privilege", &[]),
     ("splice", &["privilege", "rtmp", "status"]),
     ("access", &["config", "rtmp"]),
-    ("hooks", &["config", "rtmp", "status", "telemetry"]),
+    ("hooks", &["config", "rtmp", "status", "telemetry", "tls"]),
     ("conn", &["access", "config", "hooks", "hub", "rtmp", "splice", "status", "telemetry", "tls"]),
     ("forward", &["config", "conn", "hooks", "hub", "rtmp", "status", "telemetry", "tls"]),
     ("edge", &["config", "conn", "forward", "hub", "rtmp", "splice", "status", "telemetry"]),

@@ -365,13 +365,12 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = write "host:1935""#,
     ),
     (
-        "a backend that wants TLS",
-        "[[vhost]]\n[vhost.hooks]\non_play = \"https://a/b\"\n",
-        r#"f.toml:3:11: https:// is not supported
+        "a backend that speaks no HTTP",
+        "[[vhost]]\n[vhost.hooks]\non_play = \"rtmps://a/b\"\n",
+        r#"f.toml:3:11: a backend is a URL such as `http://127.0.0.1:8085/api/v1/hooks`
   |
-3 | on_play = "https://a/b"
-  |           ^^^^^^^^^^^^^
-  = write http://, or put a proxy on this host in between"#,
+3 | on_play = "rtmps://a/b"
+  |           ^^^^^^^^^^^^^"#,
     ),
     (
         "a token that nobody can have",

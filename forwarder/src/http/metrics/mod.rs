@@ -197,10 +197,12 @@ fn of_counts(page: &mut Page, snapshot: &Snapshot) {
 fn of_names(page: &mut Page, snapshot: &Snapshot) {
     let mut family = page.gauge(
         "forwarder_discovery_up",
-        "1 if the last look-up of a name that destinations are found by was answered.",
+        "1 if the last look-up of a name that destinations are found by was answered; 0 before that.",
     );
     for name in &snapshot.names {
-        family.with(&[("name", &*name.name)], u8::from(name.last_error.is_empty()));
+        // No answer takes away the last address: without one there was none yet.
+        let is_up = name.last_error.is_empty() && !name.addresses.is_empty();
+        family.with(&[("name", &*name.name)], u8::from(is_up));
     }
     let mut family =
         page.gauge("forwarder_discovery_addresses", "Destinations that a name stands for.");

@@ -48,7 +48,7 @@ fn hooks_have_their_urls() {
     let hooks = vhost(
         "http_hooks { enabled on; on_connect http://127.0.0.1:8085/api/v1/clients http://h/b?k=1; \
          on_close http://127.0.0.1:8085/api/v1/clients; on_publish http://h/p; \
-         on_unpublish http://h/u; on_play http://h/s; on_stop http://h/t; }",
+         on_unpublish http://h/u; on_play https://h/s; on_stop http://h/t; }",
     )
     .hooks;
     assert!(hooks.enabled && hooks.on_failure == OnFailure::Refuse);
@@ -57,9 +57,9 @@ fn hooks_have_their_urls() {
     let one = |urls: &[crate::config::HttpUrl]| shown(urls).concat();
     assert_eq!(one(&hooks.on_publish), "http://h/p");
     assert_eq!(one(&hooks.on_unpublish), "http://h/u");
-    assert_eq!(one(&hooks.on_play), "http://h/s");
+    assert_eq!(one(&hooks.on_play), "https://h/s");
     assert_eq!(one(&hooks.on_stop), "http://h/t");
-    assert_eq!(vhost("http_hooks { enabled off; on_play https://h/s; }").hooks.on_play, []);
+    assert_eq!(vhost("http_hooks { enabled off; on_play ftp://h/s; }").hooks.on_play, []);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn what_would_let_strangers_in_is_refused() {
         ("security { enabled on; forbid play all; }", "unknown directive"),
         ("refer { enabled on; all http://a; }", "not a domain"),
         ("refer { enabled on; some a; }", "unknown directive"),
-        ("http_hooks { enabled on; on_play https://h/s; }", "https:// is not supported"),
+        ("http_hooks { enabled on; on_play ftp://h/s; }", "a backend is a URL such as"),
         ("http_hooks { enabled on; on_play; }", "needs a value"),
         ("http_hooks { enabled on; on_plya http://h/s; }", "did you mean `on_play`?"),
     ] {

@@ -233,13 +233,13 @@ const REFUSALS: &[(&str, &str, &str)] = &[
   = did you mean `mode`?"#,
     ),
     (
-        "a backend over TLS",
-        "vhost a { forward { enabled on; backend https://h/f; } }",
-        r#"srs.conf:1:41: https:// is not supported
+        "a backend that would be sent a password",
+        "vhost a { forward { enabled on; backend https://u:p@h; } }",
+        r#"srs.conf:1:41: a backend's URL has no user in it
   |
-1 | vhost a { forward { enabled on; backend https://h/f; } }
-  |                                         ^^^^^^^^^^^
-  = write http://, or put a proxy on this host in between"#,
+1 | vhost a { forward { enabled on; backend https://u:p@h; } }
+  |                                         ^^^^^^^^^^^^^
+  = put a key into its query"#,
     ),
     (
         "a URL that names no stream",
