@@ -75,7 +75,7 @@ fn players_with_legs_are_not_told_when_their_origin_drains() {
 #[track_caller]
 fn assert_cut_in(path: &str, live: Live, player: &Recorder) {
     let sent = live.stop(End::Polite);
-    let last = sent.iter().rfind(|tag| tag.is_frame()).unwrap();
+    let last = sent.iter().rfind(|tag| tag.is_frame()).expect("frames");
     wait_until("the last frame", seconds(10), || player.has(last));
     assert!(!player.finished() && !player.ended(), "{path}: the player was disturbed");
     // The next origin begins with headers and its newest group of pictures. No message is cut.
