@@ -262,6 +262,34 @@ fn a_backend_that_fails_hurts_no_publisher_and_is_asked_again() {
     assert_eq!(failures, sent.len(), "one line each:\n{}", master.log());
 }
 
+#[test]
+fn a_backend_that_is_new_takes_no_live_stream_away_and_is_asked_until_it_answers() {
+    let (always, later) = (Sink::start(free_address()), Sink::start(free_address()));
+    let (rtmp, down) = (free_address(), free_address());
+    let statics = format!("destination = [\"{}\"]", always.address);
+    let master = Setup::new().listen(rtmp).forward(&statics).start();
+    let live = Live::start(master.rtmp, "live/a", Synthetic::default());
+    wait_until("media", seconds(20), || always.count() > 10);
+    // Its publisher was accepted before there was anybody to refuse it.
+    let asks = format!(
+        "{statics}\nbackend = \"http://{down}/\"\nbackend_failure = \"refuse\"\n\
+         backend_timeout = \"500ms\""
+    );
+    master.reload_to(Setup::new().listen(rtmp).forward(&asks));
+    wait_until("nobody answers", seconds(20), || master.status().totals.backend_failures > 1);
+    let count = always.count();
+    live.wait_more(20);
+    wait_until("it goes on", seconds(20), || always.count() > count + 10);
+    let backend = Backend::at(down);
+    backend.says("a", Answer::urls(&[format!("rtmp://{}/app/x", later.address)]));
+    assert_eq!(refresh(&master, "?stream=live/a"), 1);
+    wait_until("the new one has it", seconds(20), || later.count() > 10);
+    let sent = live.stop(End::Polite);
+    wait_until("unpublished", seconds(10), || always.is_done() && later.is_done());
+    assert_same_sequence("the configured one", &sent, &only(&always).tags, Start::First);
+    assert_same_sequence("the new one", &sent, &only(&later).tags, Start::Keyframe);
+}
+
 #[track_caller]
 fn assert_denied(peer: &mut Peer) {
     let told = peer.until_closed(seconds(20));

@@ -1,10 +1,10 @@
 //! Destinations that fail in every way there is: publishers and other destinations do not notice.
 mod common;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,11 @@ use common::media::Synthetic;
 use common::nginx::Nginx;
 use common::peer::{End, Live, Peer};
 use common::process::resident;
+use common::raw;
 use common::server::{Server, Setup};
 use common::sink::{Received, Sink};
 use common::{free_address, seconds, wait_until};
+use forwarder::rtmp::session::{ServerConfig, ServerEvent, ServerSession};
 use forwarder::status::ForwardStatus;
 use socket2::{Domain, Socket, Type};
 
@@ -85,6 +87,64 @@ impl Drop for Odd {
 
 fn reset(socket: TcpStream) {
     Socket::from(socket).set_linger(Some(Duration::ZERO)).expect("socket option");
+}
+
+/// Takes a publish, and closes.
+fn take_and_close(mut socket: TcpStream) {
+    socket.set_nonblocking(false).expect("socket option");
+    socket.set_read_timeout(Some(seconds(5))).expect("socket option");
+    let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 0 };
+    let mut session = ServerSession::new(config, vec![0x5a; 1536].into(), Instant::now());
+    let mut buffer = vec![0; 65_536];
+    while let Ok(n @ 1..) = socket.read(&mut buffer) {
+        let (mut input, mut taken) = (&buffer[..n], false);
+        loop {
+            let publish = match session.read(Instant::now(), &mut input) {
+                Ok(Some(ServerEvent::Connect(_))) => None,
+                Ok(Some(ServerEvent::Publish(request))) => Some(request.msid),
+                Ok(Some(_)) => continue,
+                Ok(None) => break,
+                Err(_) => return,
+            };
+            match publish {
+                None => session.accept_connect(),
+                Some(msid) => session.accept_publish(msid, Instant::now()),
+            }
+            taken |= publish.is_some();
+        }
+        if socket.write_all(&session.take_output()).is_err() || taken {
+            return;
+        }
+    }
+}
+
+/// Shakes hands, then says what is to be answered for as long as it is heard, and reads nothing.
+fn ask_and_never_listen(mut socket: TcpStream) {
+    socket.set_nonblocking(false).expect("socket option");
+    socket.set_read_timeout(Some(seconds(5))).expect("socket option");
+    socket.set_write_timeout(Some(seconds(20))).expect("socket option");
+    let config = ServerConfig { chunk_size: 4096, out_ack_size: 2_500_000, in_ack_size: 0 };
+    let mut session = ServerSession::new(config, vec![0x5a; 1536].into(), Instant::now());
+    let mut buffer = vec![0; 65_536];
+    while let Ok(n @ 1..) = socket.read(&mut buffer) {
+        let mut input = &buffer[..n];
+        let connects = loop {
+            match session.read(Instant::now(), &mut input) {
+                Ok(Some(ServerEvent::Connect(_))) => break true,
+                Ok(Some(_)) => {}
+                Ok(None) => break false,
+                Err(_) => return,
+            }
+        };
+        if socket.write_all(&session.take_output()).is_err() {
+            return;
+        }
+        if connects {
+            break;
+        }
+    }
+    let asks = raw::message(3, 20, 0, b"\x02\0\x08onBWDone\0\0\0\0\0\0\0\0\0").repeat(1000);
+    while socket.write_all(&asks).is_ok() {}
 }
 
 fn forwards(server: &Server, path: &str) -> Vec<ForwardStatus> {
@@ -194,6 +254,41 @@ fn destinations_that_take_little_or_nothing_skip_and_hurt_nobody() {
     let got = &slow.received()[0].tags;
     assert!(assert_whole_messages("the slow one", &sent, got) > 0, "it skipped");
     assert_monotonic("the slow one", got);
+}
+
+#[test]
+fn a_server_that_takes_each_publish_and_closes_is_not_dialled_in_a_loop() {
+    let dials = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&dials);
+    let closes = Odd::start(move |socket| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        take_and_close(socket);
+    });
+    let master = Setup::new().forward_to(&[closes.address]).start();
+    let paths = (0..12).map(|at| format!("live/{at}"));
+    let lives: Vec<Live> =
+        paths.map(|path| Live::start(master.rtmp, &path, Synthetic::default())).collect();
+    let begin = Instant::now();
+    lives[0].wait_more(200);
+    let (dials, length) = (dials.load(Ordering::Relaxed), begin.elapsed().as_secs() as usize + 1);
+    eprintln!("{dials} dials for {} streams in {length} s", lives.len());
+    // At most two between pauses that double up to three seconds: one in its time, one more because
+    // another got through.
+    assert!(dials <= lives.len() * (12 + 2 * length), "{dials} dials in {length} s");
+    assert!(dials >= lives.len() * 3, "{dials} dials");
+}
+
+#[test]
+fn a_server_that_asks_much_and_reads_nothing_is_left() {
+    let asks = Odd::start(ask_and_never_listen);
+    let text = format!("send_buffer = \"64KiB\"\ndestination = [\"{}\"]", asks.address);
+    let master = Setup::new().forward(&text).start();
+    let live = Live::start(master.rtmp, "live/a", Synthetic::default());
+    wait_until("it is left", seconds(30), || {
+        let told = forwards(&master, "live/a");
+        told.iter().any(|it| it.last_error.contains("does not read"))
+    });
+    drop(live);
 }
 
 /// A number from the environment, for longer and larger runs by hand.

@@ -2,6 +2,7 @@
 mod common;
 
 use std::fmt::Write as _;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use common::compare::{
     Start, assert_headers_once, assert_monotonic, assert_same_media, assert_same_sequence,
@@ -15,6 +16,7 @@ use common::server::{Cluster, Server, Setup};
 use common::sink::Sink;
 use common::{free_address, seconds, wait_until};
 use forwarder::rtmp::session::Goal;
+use forwarder::status::ForwardStatus;
 
 #[test]
 fn slaves_give_players_what_the_master_got() {
@@ -144,7 +146,11 @@ fn two_servers_that_forward_to_each_other_carry_one_stream_once() {
         assert_eq!(status.streams.len(), 1, "{:?}", status.streams);
         assert!(status.connections < 8, "{} connections", status.connections);
         assert!(status.totals.connections < 60, "{} dials", status.totals.connections);
+        // Who refuses says why, and who is refused.
+        assert!(server.log().contains("forward loop"), "{}", server.log());
     }
+    let back = second.stream("live/a").expect("the stream").forwards.remove(0);
+    assert!(back.connects == 0 && back.last_error.contains("forward loop"), "{back:?}");
     let sent = live.stop(End::Polite);
     let got = player.until_last(&sent, seconds(10));
     assert_same_sequence("through the loop", &sent, &got, Start::First);
@@ -225,6 +231,58 @@ fn a_server_that_forwards_to_itself_carries_the_stream() {
     let sent = live.stop(End::Polite);
     let got = player.until_last(&sent, seconds(10));
     assert_same_sequence("beside itself", &sent, &got, Start::First);
+}
+
+#[test]
+fn a_server_knows_itself_by_whatever_address() {
+    // IPv4 too
+    let (port, any) = (free_address().port(), Ipv6Addr::UNSPECIFIED);
+    let hosts = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "localhost", "[::1]", "[::]"];
+    let list = hosts.map(|host| format!("\"{host}:{port}\"")).join(", ");
+    let server = Setup::new().listen(SocketAddr::from((any, port)));
+    let server = server.forward(&format!("destination = [{list}]")).start();
+    let live = Live::start(server.rtmp, "live/a", Synthetic::default());
+    let forwards = || server.stream("live/a").map(|it| it.forwards).unwrap_or_default();
+    wait_until("each is refused", seconds(20), || {
+        let refused = |it: &ForwardStatus| it.last_error.contains("forward loop");
+        forwards().iter().filter(|it| refused(it)).count() == hosts.len()
+    });
+    live.wait_more(50);
+    assert!(forwards().iter().all(|it| it.connects == 0), "{:?}", forwards());
+    let status = server.status();
+    assert_eq!(status.streams.len(), 1, "{:?}", status.streams);
+    assert!(status.connections < 8, "{} connections", status.connections);
+    assert!(server.log().contains("forward loop"), "{}", server.log());
+    drop(live);
+}
+
+#[test]
+fn masters_with_the_same_stream_share_a_slave_one_after_the_other() {
+    let slave = Setup::new().start();
+    let text = format!("retry_refused = \"1s\"\ndestination = [\"{}\"]", slave.rtmp);
+    let masters = [(); 2].map(|()| Setup::new().forward(&text).start());
+    let player = Recorder::start(slave.rtmp, "live/a");
+    let first = Live::start(masters[0].rtmp, "live/a", Synthetic::default());
+    slave.wait_live("live/a");
+    let later = Synthetic { start: 500_000, ..Synthetic::default() };
+    let second = Live::start(masters[1].rtmp, "live/a", later);
+    let told = |master: &Server, is: fn(&ForwardStatus) -> bool| {
+        master.stream("live/a").is_some_and(|stream| stream.forwards.iter().all(is))
+    };
+    let is_taken =
+        |it: &ForwardStatus| it.attempt > 2 && it.last_error.contains("NetStream.Publish.BadName");
+    wait_until("the name is taken, again and again", seconds(30), || told(&masters[1], is_taken));
+    assert!(told(&masters[0], |it| it.connects == 1) && told(&masters[1], |it| it.connects == 0));
+    first.wait_more(20);
+    let sent = first.stop(End::Polite);
+    let got = player.until_last(&sent, seconds(10));
+    assert_same_sequence("while both are there", &sent, &got, Start::First);
+    wait_until("the other one is in", seconds(30), || told(&masters[1], |it| it.connects == 1));
+    let player = Recorder::start(slave.rtmp, "live/a");
+    second.wait_more(30);
+    let sent = second.stop(End::Polite);
+    let got = player.until_last(&sent, seconds(10));
+    assert_same_sequence("the other one", &sent, &got, Start::Keyframe);
 }
 
 #[test]

@@ -96,6 +96,25 @@ fn parameters_stay_here_or_go_along_as_told() {
 }
 
 #[test]
+fn a_switch_that_is_reloaded_counts_for_streams_that_are_live() {
+    let (rtmp, sink) = (free_address(), Sink::start(free_address()));
+    let setup = |param: bool| {
+        let to = format!("[[vhost.forward.to]]\nurl = \"{}\"\nparam = {param}", sink.address);
+        Setup::new().listen(rtmp).forward(&to)
+    };
+    let master = setup(true).start();
+    let live = Live::start(master.rtmp, "live/a?token=x", Synthetic::default());
+    wait_until("media", seconds(20), || sink.count() > 20);
+    master.reload_to(setup(false));
+    wait_until("media again", seconds(20), || sink.connections() == 2 && sink.count() > 20);
+    let received = sink.received();
+    let names: Vec<&str> = received.iter().map(|it| it.stream.as_str()).collect();
+    assert_eq!(names, ["a?token=x", "a"]);
+    assert!(received[0].unpublished, "it was drained");
+    drop(live);
+}
+
+#[test]
 fn patterns_choose_the_streams() {
     let (cams, all) = (Sink::start(free_address()), Sink::start(free_address()));
     let master = Setup::new()

@@ -1,6 +1,7 @@
 //! A stream with several publishers: when one dies another goes on, and its readers stay.
 mod common;
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use common::compare::{Start, assert_monotonic, assert_same_sequence};
@@ -348,6 +349,32 @@ fn publishers_through_two_edges_stand_by_for_each_other_by_relays() {
 #[test]
 fn publishers_through_two_edges_stand_by_for_each_other_by_legs() {
     through_edges("always");
+}
+
+#[test]
+fn servers_that_forward_to_each_other_keep_no_stream_alive_between_them() {
+    let (a, b) = (free_address(), free_address());
+    let start = |at: SocketAddr, to: SocketAddr| {
+        let forward = format!("retry_refused = \"1s\"\ndestination = [\"{to}\"]");
+        Setup::new().listen(at).publish(STAND_BY).forward(&forward).start()
+    };
+    let (one, other) = (start(a, b), start(b, a));
+    let first = Live::start(a, "live/a", FIRST);
+    other.wait_live("live/a");
+    let second = Live::start(b, "live/a", SECOND);
+    wait_ready(&other, 1);
+    second.wait_more(60);
+    first.stop(End::Abrupt);
+    // The other one goes on with its own, and this one with what that forwards.
+    wait_switches(&other, 1);
+    wait_until("what comes from there does not go there", seconds(30), || {
+        let told = one.stream("live/a").map(|it| it.forwards).unwrap_or_default();
+        told.iter().any(|it| it.last_error.contains("forward loop"))
+    });
+    wait_until("it goes on", seconds(30), || one.is_live("live/a") && other.is_live("live/a"));
+    second.wait_more(20);
+    second.stop(End::Abrupt);
+    wait_until("nobody publishes", seconds(10), || !other.is_live("live/a"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod lane;
 mod leaving;
 mod legged;
 mod listener;
+mod look_ups;
 mod play;
 mod read;
 mod refusals;
@@ -42,6 +43,7 @@ pub use fanout::{Pace, Subscription};
 pub use leaving::Leaving;
 pub use legged::{Launch, LeggedPlayer, News, Order, Wish};
 pub use listener::{Acceptor, Serves, bind};
+pub use look_ups::LookUps;
 pub use read::read_some;
 pub use refusals::Refusals;
 pub use shard::{Gauges, Shard, ShardHandle, Shards};
@@ -69,6 +71,8 @@ pub struct Context {
     pub hub: Arc<Hub>,
     /// Publishers that may be sent away after they were accepted.
     pub refusals: Refusals,
+    /// Asks the system for names of servers.
+    pub look_ups: LookUps,
     /// Whom connections to an edge ask for origins.
     pub upstream: Upstream,
     /// How legs are carried.
@@ -124,6 +128,7 @@ impl Context {
             live: Arc::new(Live::new(config)),
             hub: Arc::default(),
             refusals: Refusals::default(),
+            look_ups: LookUps::default(),
             upstream: Upstream::default(),
             tls: Arc::default(),
             instance: format!("{:016x}", rand::random::<u64>()),

@@ -206,8 +206,9 @@ impl Asker {
                 }
                 Err(why) => {
                     self.fail(&why, failed == 0);
-                    if !answered && *failure == BackendFailure::Refuse {
-                        return self.refuse(&why);
+                    let decides = !answered && *failure == BackendFailure::Refuse;
+                    if decides && self.refuse(&why) {
+                        return;
                     }
                     failed = failed.saturating_add(1);
                     match why {
@@ -276,14 +277,14 @@ impl Asker {
         }
     }
 
-    fn refuse(&self, why: &Failure) {
+    /// Sends the publisher away. False: it is gone, or was there before that could happen to it.
+    fn refuse(&self, why: &Failure) -> bool {
         let description = match why {
             Failure::Broken(_) => "the backend has no answer",
             Failure::Refused(_) => "the backend refuses the stream",
         };
         let refusal = Refusal::new("NetStream.Publish.Denied", description);
-        // It may be gone.
-        _ = self.context.refusals.refuse(&self.question.source.peer, refusal);
+        self.context.refusals.refuse(&self.question.source.peer, refusal)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// The first pause that is one, if nothing else is said; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +23,9 @@ const PROBE_FOR: Duration = Duration::from_secs(60);
 
 /// A forward that held so long worked.
 const STEADY: Duration = Duration::from_secs(3);
+
+/// One that held so long was not dropped at once.
+const HELD: Duration = Duration::from_millis(500);
 
 /// What the forwards to one destination know together: only one of them probes a closed port, and
 /// the first that gets through calls the others.
@@ -53,6 +57,8 @@ pub(crate) struct Backoff<'a> {
     refusals: u32,
     down_since: Option<Instant>,
     prober: bool,
+    /// The last pause was cut short by somebody who got through.
+    called: bool,
 }
 
 impl<'a> Backoff<'a> {
@@ -73,6 +79,7 @@ impl<'a> Backoff<'a> {
             refusals: 0,
             down_since: None,
             prober: false,
+            called: false,
         }
     }
 
@@ -80,6 +87,7 @@ impl<'a> Backoff<'a> {
     /// again. A destination that takes the publish and closes at once must not be dialled in a loop.
     pub(crate) fn forwarded(&mut self, time: Duration) -> bool {
         self.leave_probing();
+        self.called &= time < HELD;
         if time < STEADY {
             return false;
         }
@@ -112,6 +120,17 @@ impl<'a> Backoff<'a> {
         let doubled = FIRST_REFUSED_PAUSE.saturating_mul(1 << self.refusals.min(16));
         self.refusals = self.refusals.saturating_add(1);
         doubled.min(longest).mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    /// Waits for `pause`, or until somebody else got through, if that may help. Who was called and
+    /// failed again waits for all of his next pause: those whom a server takes and drops at once
+    /// would else call each other for ever.
+    pub(crate) async fn rest(&mut self, pause: Duration, may_be_called: bool) {
+        let (health, may) = (self.health, may_be_called && !self.called);
+        self.called = tokio::select! {
+            () = sleep(pause) => false,
+            () = health.recovered(), if may => true,
+        };
     }
 
     fn may_probe(&mut self) -> bool {
@@ -195,6 +214,36 @@ mod tests {
         assert!(other.after_failure(true, now + SECOND) > SECOND);
         assert!(one.after_failure(true, now + 2 * PROBE_FOR) > SECOND);
         assert!(other.after_failure(true, now + SECOND) <= PROBE_PAUSE, "the place was free");
+    }
+
+    #[tokio::test]
+    async fn who_is_called_in_vain_waits_to_the_end_of_the_next_pause() {
+        let health = Health::default();
+        let mut backoff = Backoff::new(&health, SECOND);
+        let called = async |backoff: &mut Backoff<'_>, may_be_called| {
+            let rest = backoff.rest(3600 * SECOND, may_be_called);
+            let call = async {
+                loop {
+                    health.works();
+                    sleep(SECOND / 1000).await;
+                }
+            };
+            tokio::select! {
+                () = rest => true,
+                () = call => false,
+                () = sleep(SECOND / 10) => false,
+            }
+        };
+        assert!(!called(&mut backoff, false).await, "a server that says no is not asked again");
+        assert!(called(&mut backoff, true).await);
+        assert!(!called(&mut backoff, true).await);
+        backoff.rest(Duration::ZERO, true).await;
+        assert!(called(&mut backoff, true).await);
+        backoff.forwarded(HELD / 2);
+        assert!(!called(&mut backoff, true).await);
+        backoff.called = true;
+        backoff.forwarded(HELD);
+        assert!(called(&mut backoff, true).await);
     }
 
     #[test]

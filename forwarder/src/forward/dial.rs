@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::leg::Failure;
@@ -21,7 +21,7 @@ pub(crate) async fn dial(
     dead_after: Duration,
 ) -> Result<TcpStream, Failure> {
     let mut last = Failure::new("look-up: no address");
-    for address in look_up(to, within).await? {
+    for address in look_up(shard, to, within).await? {
         match dial_at(shard, to, address, within, dead_after).await {
             Ok(io) => return Ok(io),
             Err(failure) => last = failure,
@@ -48,9 +48,13 @@ pub(super) async fn dial_at(
     }
 }
 
-async fn look_up(to: &Destination, within: Duration) -> Result<Vec<SocketAddr>, Failure> {
-    match timeout(within, lookup_host((&*to.host, to.port))).await {
-        Ok(Ok(found)) => Ok(found.collect()),
+async fn look_up(
+    shard: &Shard,
+    to: &Destination,
+    within: Duration,
+) -> Result<Vec<SocketAddr>, Failure> {
+    match timeout(within, shard.context().look_ups.look_up(&to.host, to.port)).await {
+        Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(Failure::new(format!("look-up: {error}"))),
         Err(_) => Err(Failure::new("look-up: no answer in time")),
     }

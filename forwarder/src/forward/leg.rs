@@ -19,8 +19,8 @@ use crate::rtmp::session::{ClientConfig, ClientEvent, ClientSession, Goal, Sessi
 /// Handshake and commands together may take so long.
 const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a running leg looks at its lag and for a hung destination.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a running leg looks at its lag, for a hung destination and whence its stream comes.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 /// A destination that has acknowledged nothing for so long is shown as stalled. Audio alone is some
 /// messages a second.
@@ -33,6 +33,10 @@ const KEYFRAME_WAIT: Duration = Duration::from_secs(3);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 const HANDSHAKE_RANDOM: usize = 1536;
+
+/// Most bytes that wait for a destination before it gets a stream: it may say much that is to be
+/// answered, and take none of the answers.
+const MAX_OUT: usize = 64 << 10;
 
 /// Why a leg is down.
 #[derive(Debug)]
@@ -106,6 +110,8 @@ pub(crate) struct Leg {
     session: ClientSession,
     entry: Arc<Entry>,
     forward: Forward,
+    /// The servers that were named to the destination, we among them.
+    path: Vec<String>,
     leave: CancellationToken,
     /// `leave` is cancelled, and this was noticed.
     leaving: bool,
@@ -156,6 +162,7 @@ impl Leg {
             session,
             entry: Arc::clone(entry),
             forward: forward.clone(),
+            path,
             leave,
             leaving: false,
             drain,
@@ -303,6 +310,9 @@ impl Leg {
                 Err(error) => return Err(error.into()),
             }
         }
+        if self.out.len() > MAX_OUT {
+            return Err(Failure::new("the destination does not read"));
+        }
         Ok(())
     }
 
@@ -324,7 +334,7 @@ impl Leg {
         if let Some(error) = state.failed {
             return Err(Failure::new(error));
         }
-        self.look_at_acks(now);
+        self.look_around(now)?;
         let nothing_since = self.taking.nothing_since(state.blocked_since, now);
         if nothing_since.is_some_and(|since| now >= since + self.forward.hung_timeout) {
             return Err(Failure::new("the destination takes nothing"));
@@ -345,17 +355,24 @@ impl Leg {
         }
     }
 
-    /// Says whether anything gets there.
-    fn look_at_acks(&mut self, now: Instant) {
+    /// Says whether anything gets there. Errors: the stream has another publisher by now, who comes
+    /// through servers that were not named. The destination may be one of them, and finds that out if
+    /// it is told.
+    fn look_around(&mut self, now: Instant) -> Result<(), Failure> {
         let (looked, moved) = &mut self.moved;
         if now < *looked + LOOK {
-            return;
+            return Ok(());
         }
         *looked = now;
         if self.taking.is_moving() {
             *moved = now;
         }
         self.entry.stalled.store(now >= *moved + STALLED, Ordering::Relaxed);
+        let path = self.entry.stream.source().path;
+        if path.iter().any(|id| !self.path.contains(id)) && self.leave_at.is_none() {
+            return Err(Failure::new("the stream comes by another way now"));
+        }
+        Ok(())
     }
 
     fn account(&mut self) {

@@ -142,6 +142,9 @@ impl Supervisor {
             };
             let places = self.places(stream, forward);
             registry.keep(stream, &places);
+            if self.waits(stream, forward) {
+                continue;
+            }
             for place in places {
                 self.start(stream, place, forward).await;
             }
@@ -165,14 +168,18 @@ impl Supervisor {
         self.shared.discovery.follow(&names);
     }
 
+    /// Whether a backend has to say first that `stream` goes anywhere. What goes already goes on: the
+    /// backend is new to it.
+    fn waits(&self, stream: &Arc<Stream>, forward: &Forward) -> bool {
+        let asked = forward.asks().filter(|_| stream.source().path.is_empty());
+        asked.is_some_and(|it| it.failure == BackendFailure::Refuse)
+            && self.shared.backends.targets(stream).is_none()
+    }
+
     /// Where `stream` shall go.
     fn places(&self, stream: &Arc<Stream>, forward: &Forward) -> Vec<Place> {
         let mut places = Vec::new();
-        let asked = forward.asks().filter(|_| stream.source().path.is_empty());
         let answer = self.shared.backends.targets(stream);
-        if asked.is_some_and(|it| it.failure == BackendFailure::Refuse) && answer.is_none() {
-            return places;
-        }
         for (target, pass_param) in forward.of(stream.key()) {
             self.add_places(target, pass_param, "", &mut places);
         }

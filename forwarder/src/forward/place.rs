@@ -41,6 +41,11 @@ impl Place {
         }
     }
 
+    /// Whether the same goes to the same; by whom it is named makes no difference.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.url == other.url && self.pass_param == other.pass_param
+    }
+
     /// The server, and its address if that is known.
     pub(super) fn dialled(&self) -> (Destination, Option<SocketAddr>) {
         let Some(Found { name, address }) = &self.found else { return (self.url.at.clone(), None) };

@@ -12,6 +12,9 @@ use super::place::Place;
 use crate::hub::{Phase, Stream};
 use crate::status::ForwardStatus;
 
+/// Characters of an error that are kept: servers say as much as they like.
+const MAX_ERROR: usize = 300;
+
 /// One stream's forward to one destination, as others see it.
 #[derive(Debug)]
 pub struct Entry {
@@ -73,7 +76,7 @@ impl Entry {
     }
 
     pub(crate) fn failed(&self, error: &str) {
-        self.lock().1 = error.to_owned();
+        self.lock().1 = error.chars().take(MAX_ERROR).collect();
     }
 
     /// Whether nobody needs to know of it any more.
@@ -81,6 +84,11 @@ impl Entry {
         // One that was never begun has nobody to say that it is done.
         let idle = matches!(self.lock().0, State::Stopped) && self.stream.phase() == Phase::Ended;
         idle || self.done.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits to dial for a stream that is over.
+    fn waits_in_vain(&self) -> bool {
+        matches!(self.lock().0, State::Waiting(_)) && self.stream.phase() == Phase::Ended
     }
 
     fn lock(&self) -> MutexGuard<'_, (State, String)> {
@@ -159,7 +167,7 @@ impl Registry {
         let entries = self.lock();
         for entry in entries.get(&id(stream)).into_iter().flatten() {
             let Some(place) = &entry.place else { continue };
-            if !places.iter().any(|it| it.url == place.url) {
+            if !places.iter().any(|it| it.is(place)) {
                 entry.drain.cancel();
             }
         }
@@ -170,9 +178,12 @@ impl Registry {
         self.lock().entry(id(&entry.stream)).or_default().push(Arc::clone(entry));
     }
 
-    /// Forgets the forwards that are over.
+    /// Forgets the forwards that are over. What is kept of a stream is not held for the length of
+    /// a pause.
     pub fn forget_done(&self) {
         self.lock().retain(|_, its| {
+            let in_vain = its.iter().filter(|entry| entry.waits_in_vain());
+            in_vain.for_each(|entry| entry.drain.cancel());
             its.retain(|entry| !entry.is_over());
             !its.is_empty()
         });
@@ -192,4 +203,55 @@ fn unlike(text: String, entries: &[Arc<Entry>]) -> String {
 
 fn id(stream: &Arc<Stream>) -> usize {
     Arc::as_ptr(stream) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ForwardUrl;
+    use crate::hub::{Hub, LogLimits, Source, StreamOptions};
+    use crate::rtmp::url::StreamKey;
+
+    #[test]
+    fn nobody_waits_to_dial_for_a_stream_that_is_over() {
+        let (hub, now) = (Hub::new(), Instant::now());
+        let key = StreamKey::new("__defaultVhost__", "live", "a").unwrap();
+        let log = LogLimits { chunk_size: 4096, gop_bytes: 1 << 20, gop_messages: 100 };
+        let options = StreamOptions { log, grace: std::time::Duration::ZERO };
+        let publisher = hub.publish(&key, options, Source::default(), now).unwrap();
+        let stream = Arc::clone(publisher.stream());
+        let url: ForwardUrl = "slave".parse().unwrap();
+        let registry = Registry::default();
+        let entry = registry.begin(&stream, &Place::fixed(&url, true, "")).unwrap();
+        entry.set(State::Waiting(now + std::time::Duration::from_secs(3600)));
+        registry.forget_done();
+        assert!(!entry.drain.is_cancelled(), "the stream is live");
+        drop(publisher);
+        hub.end_all();
+        assert_eq!(stream.phase(), Phase::Ended);
+        registry.forget_done();
+        assert!(entry.drain.is_cancelled());
+        entry.done.store(true, Ordering::Relaxed);
+        registry.forget_done();
+        assert!(registry.lock().is_empty());
+    }
+
+    #[test]
+    fn a_servers_words_are_kept_as_far_as_they_are_worth_it() {
+        let hub = Hub::new();
+        let key = StreamKey::new("__defaultVhost__", "live", "a").unwrap();
+        let log = LogLimits { chunk_size: 4096, gop_bytes: 1 << 20, gop_messages: 100 };
+        let options = StreamOptions { log, grace: std::time::Duration::ZERO };
+        let entry = Entry::new(&hub.stream(&key, options, Instant::now()), "slave");
+        entry.failed(&"ä".repeat(1 << 20));
+        assert_eq!(entry.status(Instant::now()).last_error.chars().count(), MAX_ERROR);
+    }
+
+    #[test]
+    fn a_place_whose_parameters_are_to_go_along_is_another_one() {
+        let url: ForwardUrl = "slave".parse().unwrap();
+        let [with, without] = [true, false].map(|pass| Place::fixed(&url, pass, ""));
+        assert!(with.is(&with.clone()) && !with.is(&without));
+        assert!(with.is(&Place::fixed(&url, true, "backend")));
+    }
 }

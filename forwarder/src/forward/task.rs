@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::backoff::{Backoff, Health};
 use super::dial::{dial, dial_at};
-use super::leg::{Failure, Leg, Route};
+use super::leg::{Failure, LOOK, Leg, Route};
 use super::place::Place;
 use super::status::{Entry, State};
 use crate::config::Forward;
@@ -38,6 +39,7 @@ impl Task {
         let mut backoff = Backoff::between(&health, self.forward.retry_min, self.forward.retry_max);
         let mut reported = None;
         while self.is_wanted(&shard) {
+            let path = self.entry.stream.source().path;
             self.entry.set(State::Connecting);
             self.entry.attempt.fetch_add(1, Ordering::Relaxed);
             let Err(failure) = self.attempt(&shard).await else { break };
@@ -55,9 +57,9 @@ impl Task {
             };
             self.entry.set(State::Waiting(now + pause));
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                // That others get through says nothing of this stream.
-                () = health.recovered(), if !told_no => {}
+                // That others get through says nothing of a stream that was refused.
+                () = backoff.rest(pause, !told_no) => {}
+                () = self.comes_by_another(&path), if told_no => {}
                 () = shard.context().stop.cancelled() => {}
                 () = self.entry.drain.cancelled() => {}
             }
@@ -65,6 +67,13 @@ impl Task {
         self.entry.set(State::Stopped);
         self.entry.done.store(true, Ordering::Relaxed);
         self.over.notify_one();
+    }
+
+    /// Waits until the stream comes by another way than `path`: who refused it as a loop may take it.
+    async fn comes_by_another(&self, path: &[String]) {
+        while self.entry.stream.source().path == path {
+            sleep(LOOK).await;
+        }
     }
 
     fn is_wanted(&self, shard: &Shard) -> bool {

@@ -176,3 +176,6 @@ fn targets(records: &[RData]) -> Vec<(String, u16)> {
     let targets: BTreeSet<(String, u16)> = targets.collect();
     targets.into_iter().take(MAX_ADDRESSES).collect()
 }
+
+#[cfg(test)]
+mod tests;
