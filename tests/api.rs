@@ -374,6 +374,22 @@ fn the_description_is_what_is_answered() {
         }
     }
     reloads_as_described(&origin, &doc, &mut met);
+    let writes: Vec<String> = doc["paths"]
+        .as_object()
+        .expect("paths")
+        .iter()
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().expect("methods").keys();
+            methods.filter(|method| *method != "get").map(move |method| format!("{method} {path}"))
+        })
+        .collect();
+    let asked = [
+        "delete /api/v1/clients/{id}",
+        "post /api/v1/forwards/refresh",
+        "post /api/v1/raw",
+        "post /api/v1/reload",
+    ];
+    assert_eq!(writes, asked, "described, and asked for above");
     let described = doc["components"]["schemas"].as_object().expect("schemas");
     let unmet: Vec<&String> = described.keys().filter(|name| !met.contains(*name)).collect();
     assert_eq!(unmet, [""; 0], "described and never answered");
@@ -408,6 +424,9 @@ fn reloads_as_described(server: &Server, doc: &Value, met: &mut BTreeSet<String>
     assert_eq!(look("POST", "/api/v1/reload", "", "400")["code"], 1023);
     let body = look("GET", &format!("{raw}=reload-fetch"), "", "200");
     assert_eq!([&body["data"]["err"], &body["data"]["state"]], [&json!(1023), &json!(10)]);
-    look("GET", &format!("{raw}=reload"), "Origin: http://a.test\r\n", "401");
+    for method in ["GET", "POST"] {
+        look(method, &format!("{raw}=reload"), "Origin: http://a.test\r\n", "401");
+        look(method, &format!("{raw}=reload"), "", "200");
+    }
     assert_eq!(look("GET", &format!("{raw}=update"), "", "200")["code"], 1060);
 }
