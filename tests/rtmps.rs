@@ -17,6 +17,7 @@ use common::server::{Server, Setup};
 use common::tls::{Authority, Tunnel, listener, shown};
 use common::{free_address, seconds, wait_until};
 use forwarder::status::ForwardStatus;
+use nix::sys::signal::Signal;
 
 const HERE: &str = "IP:127.0.0.1";
 
@@ -57,7 +58,7 @@ fn ffmpeg_publishes_and_plays_what_others_get() {
 #[test]
 fn certificates_are_chosen_by_name_and_renewed_under_running_connections() {
     let authority = Authority::new();
-    let [one, two, new, torn] = ["one", "two", "new", "torn"]
+    let [one, two, new, torn, last] = ["one", "two", "new", "torn", "last"]
         .map(|name| authority.certify(name, &format!("DNS:{name}.example")));
     let address = free_address();
     let server = Setup::new().global(&listener(address, &[&one, &two])).start();
@@ -81,6 +82,12 @@ fn certificates_are_chosen_by_name_and_renewed_under_running_connections() {
     new.replace(&two);
     wait_until("the new one is shown", seconds(20), || seen("new.example") == "new");
     assert_eq!([seen("one.example"), seen("two.example")], ["one", "one"]);
+
+    // A reload looks at once, not when files are looked at next.
+    last.replace(&one);
+    server.signal(Signal::SIGHUP);
+    wait_until("it was reloaded", seconds(10), || server.status().config.reloads == 1);
+    assert_eq!(seen("last.example"), "last");
     let sent = live.stop(End::Polite);
     let got = player.until_last(&sent, seconds(10));
     assert_same_sequence("under a renewal", &sent, &got, Start::First);
