@@ -14,6 +14,7 @@ pub mod forward;
 pub mod hooks;
 pub mod http;
 pub mod hub;
+pub mod look_ups;
 pub mod privilege;
 pub mod rtmp;
 pub mod server;

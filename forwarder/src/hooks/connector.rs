@@ -1,11 +1,10 @@
 //! Connections to backends: names that are looked up without taking all threads, and TLS.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::vec;
@@ -17,12 +16,11 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::config::{Destination, Live};
+use crate::look_ups::LookUps;
 use crate::tls::{Target, Tls};
 
 /// What backends with TLS are held to: the same as destinations and origins.
@@ -37,7 +35,7 @@ pub struct Held {
 /// Connects, with TLS if the URL says so.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    tcp: HttpConnector<Lookups>,
+    tcp: HttpConnector<Resolver>,
     held: Held,
 }
 
@@ -46,7 +44,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Connector {
     pub(super) fn new(held: Held) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Lookups::default());
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::default());
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -139,47 +137,25 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Looks names up as the system does. That blocks a thread until the system gives up, long after
-/// whoever asked has: a name whose servers hang has [`LOOKUPS`] threads and no more, since files,
-/// metrics and other names need some too.
-#[derive(Clone, Debug)]
-struct Lookups {
-    find: fn(&str) -> io::Result<Addresses>,
-    places: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
-}
+/// The system's resolver. Its own: destinations whose names hang take no place of a backend's.
+#[derive(Clone, Debug, Default)]
+struct Resolver(Arc<LookUps>);
 
-type Addresses = vec::IntoIter<SocketAddr>;
-
-impl Default for Lookups {
-    fn default() -> Self {
-        Self { find: |name| (name, 0).to_socket_addrs(), places: Arc::default() }
-    }
-}
-
-impl Service<Name> for Lookups {
-    type Response = Addresses;
+impl Service<Name> for Resolver {
+    type Response = vec::IntoIter<SocketAddr>;
     type Error = io::Error;
-    type Future = Pending<Addresses, io::Error>;
+    type Future = Pending<Self::Response, io::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let places = {
-            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = || Arc::new(Semaphore::new(LOOKUPS));
-            Arc::clone(places.entry(name.as_str().to_owned()).or_insert_with(made))
-        };
-        let find = self.find;
+        let look_ups = Arc::clone(&self.0);
         Box::pin(async move {
-            // It is never closed.
-            let place = places.acquire_owned().await.map_err(io::Error::other)?;
-            let found = spawn_blocking(move || {
-                let _place = place;
-                find(name.as_str())
-            });
-            found.await.map_err(io::Error::other)?
+            // The port is the URL's.
+            let found = look_ups.look_up(name.as_str(), 0).await;
+            found.map(Vec::into_iter).map_err(io::Error::other)
         })
     }
 }
@@ -187,46 +163,5 @@ impl Service<Name> for Lookups {
 /// How long a TCP connect may take, all addresses of the name together; and then TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Look-ups of one name at a time.
-const LOOKUPS: usize = 2;
-
 /// The port that goes without saying (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Condvar, PoisonError};
-
-    use tokio::time::timeout;
-
-    use super::*;
-
-    static STARTED: AtomicUsize = AtomicUsize::new(0);
-    static HANGS: (Mutex<bool>, Condvar) = (Mutex::new(true), Condvar::new());
-
-    fn find(name: &str) -> io::Result<Addresses> {
-        if name == "hangs.test" {
-            STARTED.fetch_add(1, Ordering::Relaxed);
-            let guard = HANGS.0.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(HANGS.1.wait_while(guard, |hangs| *hangs));
-        }
-        Ok(vec![SocketAddr::from(([192, 0, 2, 1], 0))].into_iter())
-    }
-
-    #[tokio::test]
-    async fn a_name_that_hangs_takes_few_threads_and_no_other_name_waits() {
-        let mut lookups = Lookups { find, ..Lookups::default() };
-        let mut ask = |name: &str| lookups.call(name.parse().expect("a name"));
-        // Whoever asks gives up, the system does not.
-        for _ in 0..20 {
-            assert!(timeout(Duration::from_millis(5), ask("hangs.test")).await.is_err());
-        }
-        assert_eq!(ask("other.test").await.expect("an answer").count(), 1);
-        let (started, last) = (STARTED.load(Ordering::Relaxed), ask("hangs.test"));
-        *HANGS.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        HANGS.1.notify_all();
-        assert_eq!(last.await.expect("an answer").count(), 1);
-        assert!(started <= LOOKUPS, "{started} threads");
-    }
-}
