@@ -12,6 +12,7 @@ use common::peer::{End, Live, Peer, Recorder, Seen};
 use common::process::resident;
 use common::server::{Server, Setup, http, http_get};
 use common::sink::Sink;
+use common::tls::{Authority, listener};
 use common::{free_address, seconds, wait_until};
 use forwarder::status::reload::{Refused, Reloaded};
 use nix::sys::signal::Signal;
@@ -292,9 +293,16 @@ fn a_client_that_comes_after_it_gets_what_is_in_force() {
 fn many_reloads_leave_nothing_behind() {
     let server = Setup::new().start();
     let watched = Watched::start(server.rtmp, "live/a", Synthetic::default(), 2);
-    let addresses = [free_address(), free_address()];
+    let [addresses, secure] = [(); 2].map(|()| [free_address(), free_address()]);
+    let slaves = addresses.map(|_| Sink::start(free_address()));
+    let authority = Authority::new();
+    let certificate = authority.certify("a", "DNS:a.example");
     let turn = |n: usize| {
-        let setup = Setup::new().exporter(addresses[n % 2], "");
+        let setup = Setup::new()
+            .exporter(addresses[n % 2], "")
+            .global(&listener(secure[n % 2], &[&certificate]))
+            .forward_to(&[slaves[n % 2].address])
+            .section("hooks", &format!("enabled = true\non_play = \"http://127.0.0.1:1/{n}\""));
         server
             .reload_to(setup.vhost(&format!("v{}.test", n % 3), &[]).play("queue_length = \"9s\""));
     };
@@ -317,6 +325,12 @@ fn many_reloads_leave_nothing_behind() {
     // those that read files go when they have nothing to do
     assert!(threads() < 16, "{} threads", threads());
     assert_eq!(server.status().config.reloads, 60);
+    wait_until("it goes where it shall", seconds(10), || {
+        let all = slaves[1].received();
+        all.last().is_some_and(|it| it.tags.len() > 5 && !it.unpublished)
+    });
+    let gone = || slaves[0].received().iter().all(|it| it.closed);
+    wait_until("it goes nowhere else", seconds(10), gone);
     watched.assert_whole("60 reloads");
 }
 

@@ -1,7 +1,9 @@
 //! What the process listens on, and how that changes while it runs.
 
+use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use anyhow::Context as _;
@@ -51,6 +53,15 @@ pub(super) struct Plan {
     gone: Vec<Wanted>,
 }
 
+/// A [`Plan`] of which nothing can fail any more. Still nothing has changed.
+pub(super) struct Ready {
+    fresh: Vec<(Open, Serving)>,
+    gone: Vec<Wanted>,
+}
+
+/// Accepts and serves until it is stopped.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Who takes what comes in.
 pub(super) struct Takers {
     pub(super) context: Arc<Context>,
@@ -82,25 +93,23 @@ impl Listeners {
 
     /// Serves what is planned, and no longer accepts where that is not wanted any more:
     /// connections that are there stay.
-    ///
-    /// Errors: the runtime takes no more sockets.
-    pub(super) fn apply(&mut self, plan: Plan, takers: &Takers) -> anyhow::Result<()> {
-        for wanted in plan.gone {
+    pub(super) fn apply(&mut self, ready: Ready, takers: &Takers) {
+        for wanted in ready.gone {
             if let Some(at) = self.0.iter().position(|open| open.wanted == wanted) {
                 let open = self.0.swap_remove(at);
                 info!(address = %wanted.address, "{} closed", name(wanted.what));
                 open.stop.cancel();
             }
         }
-        for (wanted, socket) in plan.fresh {
-            let (address, stop) = (socket.local_addr()?, takers.take(wanted, &socket)?);
-            match wanted.what {
+        for (open, serving) in ready.fresh {
+            let address = open.socket.local_addr().unwrap_or(open.wanted.address);
+            match open.wanted.what {
                 What::Streams(serves) => info!(%address, ?serves, "listening"),
                 what @ What::Http(_) => info!(%address, "{} listening", name(what)),
             }
-            self.0.push(Open { wanted, socket, stop });
+            takers.tasks.spawn(serving);
+            self.0.push(open);
         }
-        Ok(())
     }
 
     /// Where RTMP is served, `ip:port`, with the ports really bound.
@@ -117,9 +126,28 @@ impl Listeners {
     }
 }
 
+impl Plan {
+    /// Makes ready to accept.
+    ///
+    /// Errors: there are no more descriptors, the server stops.
+    pub(super) fn ready(self, takers: &Takers) -> anyhow::Result<Ready> {
+        let fresh = self.fresh.into_iter().map(|(wanted, socket)| {
+            let taken = takers.take(wanted, &socket);
+            let (stop, serving) = taken
+                .with_context(|| format!("{}listen on {}", prefix(wanted.what), wanted.address))?;
+            Ok((Open { wanted, socket, stop }, serving))
+        });
+        Ok(Ready { fresh: fresh.collect::<anyhow::Result<_>>()?, gone: self.gone })
+    }
+}
+
 impl Takers {
-    /// Begins to accept; what ends that.
-    fn take(&self, wanted: Wanted, socket: &TcpListener) -> anyhow::Result<CancellationToken> {
+    /// What accepts there, and what ends that.
+    fn take(
+        &self,
+        wanted: Wanted,
+        socket: &TcpListener,
+    ) -> anyhow::Result<(CancellationToken, Serving)> {
         let socket = socket.try_clone()?;
         match wanted.what {
             What::Streams(serves) => {
@@ -127,19 +155,18 @@ impl Takers {
                 let shards = self.shards.upgrade().context("stopping")?;
                 let context = Arc::clone(&self.context);
                 let acceptor = Acceptor::new(context, shards, socket, serves, stop.clone())?;
-                self.tasks.spawn(acceptor.run());
-                Ok(stop)
+                Ok((stop, Box::pin(acceptor.run())))
             }
             What::Http(what) => {
                 let stop = self.end.child_token();
                 let listener = tokio::net::TcpListener::from_std(socket)?;
                 let serving = serve(listener, what, self.source.clone(), stop.clone());
-                self.tasks.spawn(async move {
+                let serving = async move {
                     if let Err(error) = serving.await {
                         warn!(%error, "{} ended", name(wanted.what));
                     }
-                });
-                Ok(stop)
+                };
+                Ok((stop, Box::pin(serving)))
             }
         }
     }

@@ -133,7 +133,7 @@ impl Server {
             tasks: tasks.clone(),
             end: end.clone(),
         };
-        listeners.apply(plan, &takers)?;
+        listeners.apply(plan.ready(&takers)?, &takers);
         source.sampler.listens_on(listeners.rtmp());
         let reloader = Reloader { origin, listeners, takers, asks, reloads: reloads.clone() };
         tasks.spawn(reloader.run());

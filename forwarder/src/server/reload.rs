@@ -123,6 +123,7 @@ impl Reloader {
         let changes = config::changes(&running, &next);
         config::keep(&running, &mut next);
         let plan = self.listeners.plan(&next).map_err(whole)?;
+        let ready = plan.ready(&self.takers).map_err(whole)?;
         if running.log.level != next.log.level
             && !self.origin.level.set(&next.log.level).map_err(whole)?
         {
@@ -133,9 +134,7 @@ impl Reloader {
         let context = &self.takers.context;
         context.live.replace(Arc::clone(&next));
         reload_certificates(Arc::clone(context)).await;
-        if let Err(error) = self.listeners.apply(plan, &self.takers) {
-            notes.push(format!("a listener was lost: {error:#}"));
-        }
+        self.listeners.apply(ready, &self.takers);
         self.takers.source.sampler.listens_on(self.listeners.rtmp());
         context.splice.limit_backlog(next.kernel_backlog_limit);
         warn_of_send_bounds(&next);
