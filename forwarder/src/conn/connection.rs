@@ -9,24 +9,27 @@ mod legged;
 mod naming;
 mod publishing;
 mod role;
+mod time;
 mod vhost;
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use admission::Entry;
-use role::Role;
+use role::{Change, Role};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 use vhost::{announced, carries_publishers, names_vhost};
 
 use super::admission::Tickets;
+use super::attention::Attention;
 use super::client::{Client, Speaks};
 use super::end::End;
 use super::leaving::{Movable, Stage};
@@ -38,7 +41,7 @@ use super::socket::{WRITE_TIMEOUT, abandon, tune_accepted, tune_player};
 use super::upstream::Interest;
 use super::{Shard, Totals, stream_options};
 use crate::config::Vhost;
-use crate::rtmp::session::{ConnectRequest, PlayRequest, ServerEvent, ServerSession, SessionError};
+use crate::rtmp::session::{ConnectRequest, PlayRequest, ServerEvent, ServerSession};
 use crate::rtmp::url::{DEFAULT_VHOST, Request, StreamKey, escaped};
 use crate::splice;
 
@@ -54,6 +57,20 @@ pub(super) async fn serve(shard: Rc<Shard>, io: TcpStream, peer: SocketAddr) {
 }
 
 enum Never {}
+
+/// What a connection waits for. All but the first come rarely.
+enum Event {
+    Readable(io::Result<()>),
+    Writable(io::Result<()>),
+    /// By a peer that is not read from.
+    Closed,
+    Role(Change),
+    Timer,
+    /// The process is about to stop.
+    Stage,
+    /// Its vhost is not served any more.
+    Dismissed,
+}
 
 struct Connection {
     client: Client,
@@ -76,6 +93,8 @@ struct Connection {
     /// Close at this time, once what was said is on its way.
     close_at: Option<Instant>,
     next_ping: Option<Instant>,
+    /// Nothing but media came since it was woken by anything else.
+    is_settled: bool,
     /// What it was, for the line at its end.
     did: Option<(&'static str, StreamKey)>,
     _counted: Counted,
@@ -104,6 +123,7 @@ impl Connection {
             unread: Vec::new(),
             close_at: None,
             next_ping: None,
+            is_settled: false,
             did: None,
         }
     }
@@ -116,36 +136,67 @@ impl Connection {
         let dismissed = self.client.dismissed().clone();
         let (mut dismissed, mut is_dismissed) = (pin!(dismissed.cancelled()), false);
         let mut timer = pin!(sleep_until(self.deadline().into()));
+        let mut attention = Attention::new();
         loop {
             self.leave();
             self.send()?;
-            self.sooner(timer.as_mut());
+            // A publisher waits for its next message, and has asked for all the rest.
+            if self.sooner(timer.as_mut()) || !self.is_steady() {
+                attention.want();
+            }
             let io = Rc::clone(&self.io);
-            // Polled for: a waiter each time costs a publisher more than its message does.
-            tokio::select! {
-                ready = poll_fn(|cx| io.poll_read_ready(cx)), if !self.role.is_asking() => {
+            let reads = !self.role.is_asking();
+            let (is_blocked, is_waiting) = (self.is_blocked(), self.role.is_waiting());
+            let event = {
+                let mut rare = pin!(async {
+                    tokio::select! {
+                        // Polled for: a waiter each time costs more than what it waits for.
+                        ready = poll_fn(|cx| io.poll_write_ready(cx)), if is_blocked => {
+                            Event::Writable(ready)
+                        }
+                        () = splice::closed(&io), if is_waiting => Event::Closed,
+                        change = self.role.changed() => Event::Role(change),
+                        () = timer.as_mut() => Event::Timer,
+                        () = next_stage.as_mut(), if stage.is_some() => Event::Stage,
+                        () = dismissed.as_mut(), if !is_dismissed => Event::Dismissed,
+                    }
+                });
+                poll_fn(|cx| {
+                    // First, or a publisher that never pauses would be all there is.
+                    if let Some(mut cx) = attention.take(cx)
+                        && let Poll::Ready(event) = rare.as_mut().poll(&mut cx)
+                    {
+                        return Poll::Ready(event);
+                    }
+                    if reads { io.poll_read_ready(cx).map(Event::Readable) } else { Poll::Pending }
+                })
+                .await
+            };
+            if !matches!(event, Event::Readable(_)) {
+                attention.want();
+            }
+            match event {
+                Event::Readable(ready) => {
                     ready.map_err(End::Io)?;
                     self.on_readable()?;
                 }
-                ready = poll_fn(|cx| io.poll_write_ready(cx)), if self.is_blocked() => {
+                Event::Writable(ready) => {
                     ready.map_err(End::Io)?;
                     self.on_writable();
                 }
-                () = splice::closed(&io), if self.role.is_waiting() => {
-                    return Err(End::Closed("closed by peer"));
-                }
-                change = self.role.changed() => self.on_role_change(change)?,
-                () = timer.as_mut() => {
+                Event::Closed => return Err(End::Closed("closed by peer")),
+                Event::Role(change) => self.on_role_change(change)?,
+                Event::Timer => {
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
                 }
-                () = next_stage.as_mut(), if stage.is_some() => {
+                Event::Stage => {
                     stage = stage.map_or(Ok(None), |stage| self.on_stage(stage))?;
                     if let Some(next) = stage {
                         next_stage.set(next.token(&shard).cancelled());
                     }
                 }
-                () = dismissed.as_mut(), if !is_dismissed => {
+                Event::Dismissed => {
                     is_dismissed = true;
                     self.on_dismissed()?;
                 }
@@ -195,6 +246,8 @@ impl Connection {
             *last_heard = now;
         }
         while let Some(event) = self.session.read(now, &mut input)? {
+            let is_media = matches!(event, ServerEvent::Media(_));
+            self.is_settled = self.is_settled && is_media;
             match event {
                 ServerEvent::Media(media) => self.role.append(&media, now)?,
                 ServerEvent::Connect(request) => self.on_connect(request, now),
@@ -412,6 +465,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether it waits for the same as when it waited last. Who publishes does, as long as nothing but
+    /// media comes; what others wait for is forgotten when they are woken.
+    fn is_steady(&mut self) -> bool {
+        let was_settled = std::mem::replace(&mut self.is_settled, true);
+        was_settled && matches!(self.role, Role::Publishing { .. }) && !self.is_blocked()
+    }
+
     fn is_blocked(&self) -> bool {
         match &self.role {
             Role::Playing { playing, .. } => playing.is_blocked(),
@@ -422,83 +482,6 @@ impl Connection {
     fn on_writable(&mut self) {
         if let Role::Playing { playing, .. } = &self.role {
             playing.on_writable();
-        }
-    }
-
-    // Time.
-
-    fn on_timer(&mut self) -> Result<(), End> {
-        let now = Instant::now();
-        self.session.handle_timeout(now)?;
-        if self.close_at.is_some_and(|at| now >= at) {
-            return Err(End::Closed("closed"));
-        }
-        if self.out_blocked_since.is_some_and(|since| now >= since + WRITE_TIMEOUT) {
-            return Err(End::Stuck);
-        }
-        match &mut self.role {
-            Role::None
-            | Role::AskedHooks { .. }
-            | Role::AskedPublish { .. }
-            | Role::Carried { .. }
-            | Role::AskedPlay { .. }
-            | Role::Legged { .. } => {}
-            Role::Publishing { last, silence, missing, .. } => {
-                if missing.is_some_and(|(_, until)| now >= until) {
-                    let why = "its origin is lost, and its headers did not come again";
-                    return Err(End::Closed(why));
-                }
-                if now >= *last + silence.limit() {
-                    return Err(SessionError::Timeout("nothing from the publisher").into());
-                }
-            }
-            Role::Playing { playing, last_heard, .. } => {
-                playing.on_timer();
-                if playing.is_stuck(now) {
-                    return Err(End::Stuck);
-                }
-                let since = now.saturating_duration_since(*last_heard);
-                if self.next_ping.is_some_and(|at| now >= at) {
-                    if since >= play::PING_INTERVAL + play::PING_TIMEOUT && !playing.is_moving() {
-                        return Err(SessionError::Timeout("no answer to pings").into());
-                    }
-                    self.session.ping(since.as_millis() as u32);
-                    self.next_ping = Some(now + play::PING_INTERVAL);
-                }
-            }
-        }
-        self.on_change()
-    }
-
-    /// When something is to be done if nothing happens before.
-    fn deadline(&self) -> Instant {
-        let role = match &self.role {
-            Role::None
-            | Role::AskedHooks { .. }
-            | Role::AskedPublish { .. }
-            | Role::Carried { .. }
-            | Role::AskedPlay { .. }
-            | Role::Legged { .. } => None,
-            Role::Publishing { last, silence, missing, .. } => {
-                let silent = *last + silence.limit();
-                Some(missing.map_or(silent, |(_, until)| until.min(silent)))
-            }
-            Role::Playing { playing, .. } => playing.deadline(),
-        };
-        let out = self.out_blocked_since.map(|since| since + WRITE_TIMEOUT);
-        [self.session.poll_timeout(), self.close_at, out, self.next_ping, role]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or_else(|| Instant::now() + IDLE_LOOK)
-    }
-
-    /// Moves the timer forward if something became due earlier than it stands; later is found out
-    /// when it fires, so that a busy publisher does not touch it.
-    fn sooner(&self, timer: std::pin::Pin<&mut Sleep>) {
-        let deadline = self.deadline().into();
-        if deadline < timer.deadline() {
-            timer.reset(deadline);
         }
     }
 
@@ -559,6 +542,3 @@ const REFUSED_LINGER: Duration = Duration::from_secs(2);
 
 /// A player whose stream ended gets so long to read that.
 const END_LINGER: Duration = Duration::from_millis(500);
-
-/// Without any deadline a connection looks around so often.
-const IDLE_LOOK: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::broadcast::Broadcast;
-use super::subscriber::{Seat, Sent, Subscriber, SubscriberOptions};
+use super::subscriber::{Seat, Sent, Subscriber};
 use crate::hub::{LagLimits, Phase, View};
 
 /// Parts of the log that one write takes: the ends of two segments, and a few between.
@@ -20,13 +20,18 @@ const PARTS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     /// Those who stand at `offset`, as of the last pass.
+    groups: Vec<Group>,
+    offset: u64,
+    others: Vec<Rc<Subscriber>>,
+}
+
+/// Followers who skip alike: players of a vhost, forwards to destinations with the same limits.
+#[derive(Debug)]
+struct Group {
+    lag: LagLimits,
     followers: Vec<Rc<Subscriber>>,
     /// The sockets of `followers`, in their order.
     sockets: Vec<RawFd>,
-    offset: u64,
-    /// When followers skip, all of them alike.
-    lag: Option<LagLimits>,
-    others: Vec<Rc<Subscriber>>,
 }
 
 impl Crowd {
@@ -39,28 +44,28 @@ impl Crowd {
     /// The goodbye of one that was inserted.
     pub(super) fn remove(&mut self, subscriber: &Subscriber) {
         match subscriber.seat.get() {
-            Seat::Follower(at) => drop(self.take_follower(at)),
+            Seat::Follower { group, at } => drop(self.take_follower(group, at)),
             Seat::Other(at) => drop(self.take_other(at)),
         }
     }
 
     /// Gives one a position of its own.
     pub(super) fn part(&mut self, subscriber: &Rc<Subscriber>) {
-        if let Seat::Follower(at) = subscriber.seat.get() {
+        if let Seat::Follower { group, at } = subscriber.seat.get() {
             subscriber.catch_up(self.offset);
-            drop(self.take_follower(at));
+            drop(self.take_follower(group, at));
             self.insert(subscriber);
         }
     }
 
     /// Everyone, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Subscriber>> {
-        self.followers.iter().chain(&self.others)
+        self.groups.iter().flat_map(|group| &group.followers).chain(&self.others)
     }
 
     /// Tells one how far it is, if it is told only when somebody asks.
     pub(super) fn tell(&self, subscriber: &Subscriber) {
-        if let Seat::Follower(_) = subscriber.seat.get() {
+        if let Seat::Follower { .. } = subscriber.seat.get() {
             subscriber.catch_up(self.offset);
         }
     }
@@ -72,7 +77,10 @@ impl Crowd {
         broadcast: &mut Broadcast,
         now: Instant,
     ) -> Sent {
-        let mut sent = self.write_followers(view, broadcast, now);
+        let mut sent = Sent::default();
+        for group in 0..self.groups.len() {
+            sent += self.write_followers(group, view, broadcast, now);
+        }
         self.offset = view.head();
         let mut floor = view.head();
         // From behind, as one that begins to follow gives its seat to the last.
@@ -92,28 +100,37 @@ impl Crowd {
         sent
     }
 
-    /// To followers all from their offset to the head. Who does not take it is one of the others
+    /// To a group all from its offset to the head. Who does not take it is one of the others
     /// afterwards; so are all if there is more to it than a write.
-    fn write_followers(&mut self, view: &View, broadcast: &mut Broadcast, now: Instant) -> Sent {
+    fn write_followers(
+        &mut self,
+        group: usize,
+        view: &View,
+        broadcast: &mut Broadcast,
+        now: Instant,
+    ) -> Sent {
         let (from, to) = (self.offset, view.head());
-        let Some(lag) = self.lag.filter(|_| !self.followers.is_empty()) else {
+        let Some(Group { lag, followers, sockets }) = self.groups.get(group) else {
             return Sent::default();
         };
+        if followers.is_empty() {
+            return Sent::default();
+        }
         let mut slices = [IoSlice::new(&[]); PARTS];
         let parts = view.slices(from, to, &mut slices);
         let parts = &slices[..parts];
         let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
-        if bytes != to - from || view.phase() != Phase::Live || from < view.limit(&lag, now) {
-            self.scatter();
+        if bytes != to - from || view.phase() != Phase::Live || from < view.limit(lag, now) {
+            self.scatter(group);
             return Sent::default();
         }
         if bytes == 0 {
             return Sent::default();
         }
-        let short = broadcast.send(&self.sockets, parts);
-        let took_all = self.followers.len() - short.len();
+        let short = broadcast.send(sockets, parts);
+        let took_all = followers.len() - short.len();
         for (at, result) in short {
-            if let Some(subscriber) = self.take_follower(at) {
+            if let Some(subscriber) = self.take_follower(group, at) {
                 subscriber.catch_up(from);
                 subscriber.took(to, result);
                 self.insert(&subscriber);
@@ -122,10 +139,11 @@ impl Crowd {
         Sent { bytes: bytes * took_all as u64, skips: 0 }
     }
 
-    /// Gives each follower a position of its own.
-    fn scatter(&mut self) {
-        self.sockets.clear();
-        for subscriber in std::mem::take(&mut self.followers) {
+    /// Gives each of a group a position of its own.
+    fn scatter(&mut self, group: usize) {
+        let Some(group) = self.groups.get_mut(group) else { return };
+        group.sockets.clear();
+        for subscriber in std::mem::take(&mut group.followers) {
             subscriber.catch_up(self.offset);
             self.insert(&subscriber);
         }
@@ -134,28 +152,46 @@ impl Crowd {
     /// Whether it stands at `offset` too. That need not be the view's head any more: a reader that
     /// begins or skips in this pass has refreshed the view.
     fn may_follow(&self, subscriber: &Subscriber, view: &View) -> bool {
-        let SubscriberOptions { lag, player, .. } = *subscriber.options();
-        // The limits of a forward are its own, and one follower would keep all others away.
-        let alike = player && (self.followers.is_empty() || self.lag == Some(lag));
-        alike && view.phase() == Phase::Live && subscriber.may_follow(self.offset)
+        view.phase() == Phase::Live && subscriber.may_follow(self.offset)
     }
 
     fn follow(&mut self, other: usize) {
         let Some(subscriber) = self.take_other(other) else { return };
-        self.lag = Some(subscriber.options().lag);
-        subscriber.seat.set(Seat::Follower(self.followers.len()));
-        self.sockets.push(subscriber.socket());
-        self.followers.push(subscriber);
+        let lag = subscriber.options().lag;
+        let at = self.place(lag);
+        let Some(group) = self.groups.get_mut(at) else { return };
+        subscriber.seat.set(Seat::Follower { group: at, at: group.followers.len() });
+        group.sockets.push(subscriber.socket());
+        group.followers.push(subscriber);
     }
 
-    fn take_follower(&mut self, at: usize) -> Option<Rc<Subscriber>> {
-        if at >= self.followers.len() {
+    /// The group that skips so. One that all have left may be another one from then on.
+    fn place(&mut self, lag: LagLimits) -> usize {
+        if let Some(at) = self.groups.iter().position(|group| group.lag == lag) {
+            return at;
+        }
+        match self.groups.iter_mut().enumerate().find(|(_, group)| group.followers.is_empty()) {
+            Some((at, empty)) => {
+                empty.lag = lag;
+                at
+            }
+            None => {
+                let (followers, sockets) = (Vec::new(), Vec::new());
+                self.groups.push(Group { lag, followers, sockets });
+                self.groups.len() - 1
+            }
+        }
+    }
+
+    fn take_follower(&mut self, group: usize, at: usize) -> Option<Rc<Subscriber>> {
+        let Group { followers, sockets, .. } = self.groups.get_mut(group)?;
+        if at >= followers.len() {
             return None;
         }
-        self.sockets.swap_remove(at);
-        let subscriber = self.followers.swap_remove(at);
-        if let Some(moved) = self.followers.get(at) {
-            moved.seat.set(Seat::Follower(at));
+        sockets.swap_remove(at);
+        let subscriber = followers.swap_remove(at);
+        if let Some(moved) = followers.get(at) {
+            moved.seat.set(Seat::Follower { group, at });
         }
         Some(subscriber)
     }

@@ -284,7 +284,7 @@ impl Subscription {
 
     /// A follower has all there was at the last pass, and gets the rest at the next.
     fn advance(&self, how: impl FnOnce(&Subscriber, &mut View, Instant)) {
-        if matches!(self.subscriber.seat.get(), Seat::Follower(_)) {
+        if matches!(self.subscriber.seat.get(), Seat::Follower { .. }) {
             return;
         }
         let mut view = self.lane.view.borrow_mut();

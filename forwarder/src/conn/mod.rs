@@ -4,6 +4,7 @@
 //! whole life on one shard; what shards share is the hub and counters.
 
 mod admission;
+mod attention;
 mod broadcast;
 mod client;
 mod connection;

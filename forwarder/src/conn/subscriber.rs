@@ -74,8 +74,8 @@ pub(super) struct Subscriber {
 /// A subscriber's place on its lane.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Seat {
-    /// Among those who stand at the end of the log together.
-    Follower(usize),
+    /// Among those who stand at the end of the log together, and skip alike.
+    Follower { group: usize, at: usize },
     /// Among those with a position of their own.
     Other(usize),
 }

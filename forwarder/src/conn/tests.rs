@@ -170,7 +170,8 @@ impl Origin {
     /// What a lane does when it is woken and its view is refreshed.
     fn pass(&mut self, players: &[Player]) {
         self.crowd.pass(&mut self.view, &mut self.broadcast, self.now);
-        let follows = |player: &&Player| matches!(player.subscriber.seat.get(), Seat::Follower(_));
+        let follows =
+            |player: &&Player| matches!(player.subscriber.seat.get(), Seat::Follower { .. });
         self.followed += usize::from(players.iter().filter(follows).count() >= 3);
     }
 }
@@ -228,9 +229,11 @@ impl Player {
         let wait = if live_edge { Duration::from_millis(300) } else { Duration::from_secs(3600) };
         let target =
             Target { form: Form::Chunks, chunk_size: CHUNK, msid, publish: rng.random_ratio(1, 4) };
-        // Those who skip at the same limit may be written to together.
+        // Those who skip at the same limit may be written to together: nearly all here, two or three
+        // beside them, and each of those that have one of their own.
         let other = rng.random_range(20_000..400_000);
-        let bytes = if calm { 100_000 } else { other };
+        let alike = if rng.random_ratio(1, 4) { 150_000 } else { 100_000 };
+        let bytes = if calm { alike } else { other };
         let options = SubscriberOptions {
             lag: LagLimits { time: Duration::from_secs(2), bytes },
             gop_cache: rng.random_ratio(3, 4),
