@@ -1,8 +1,8 @@
 //! The raw floor: what it costs to write a stream to many sockets in a plain loop, and nothing else.
 //!
-//! It takes one publisher and any number of players, so that the load is the same as for servers, byte
-//! for byte and on the same clock. It knows no queue but a copy of what a socket did not take, no
-//! group of pictures and no second stream.
+//! It takes publishers and players and publishes to slaves, so that the load is the same as for servers,
+//! byte for byte and on the same clock. It knows no queue but a copy of what a socket did not take, no
+//! group of pictures, no limits, and it never connects again.
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::mem;
@@ -16,6 +16,7 @@ use forwarder::rtmp::message::{MediaKind, MediaMessage};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::client::Connection;
 use crate::load::host::{CHUNK_SIZE, Caller, Said};
 use crate::{net, process};
 
@@ -43,6 +44,9 @@ pub struct Args {
     /// Keep audio for the next frame of video: one write a frame.
     #[arg(long)]
     merge: bool,
+    /// Publish each stream to this port on loopback too.
+    #[arg(long, value_name = "PORT")]
+    forward: Vec<u16>,
     /// Write at most so often, milliseconds.
     #[arg(long, default_value_t = 0)]
     every_ms: u64,
@@ -64,29 +68,43 @@ pub fn run(args: &Args) -> Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
     let mut floor = Floor {
-        nagle: args.nagle,
+        args,
         epoll,
         listener,
         callers: HashMap::new(),
         next: LISTENER + 1,
-        players: Vec::new(),
-        headers: Vec::new(),
-        batch: Batch::new(args),
+        feeds: Vec::new(),
+        names: HashMap::new(),
     };
     floor.serve()
 }
 
-struct Floor {
-    nagle: bool,
+struct Floor<'a> {
+    args: &'a Args,
     epoll: Epoll,
     listener: TcpListener,
-    /// Who speaks: newcomers and the publisher.
-    callers: HashMap<u64, Caller>,
+    /// Who speaks: newcomers and publishers.
+    callers: HashMap<u64, Speaker>,
     next: u64,
-    players: Vec<Player>,
+    feeds: Vec<Feed>,
+    /// The feed of each stream that was published or asked for.
+    names: HashMap<String, usize>,
+}
+
+struct Speaker {
+    caller: Caller,
+    /// Which feed it publishes.
+    feed: Option<usize>,
+}
+
+/// A stream.
+struct Feed {
     /// Sequence headers as they go to each newcomer.
     headers: Vec<u8>,
     batch: Batch,
+    players: Vec<Player>,
+    /// Some player has not taken all.
+    lags: bool,
 }
 
 /// Who is only written to.
@@ -98,12 +116,12 @@ struct Player {
     is_new: bool,
 }
 
-impl Floor {
+impl Floor<'_> {
     fn serve(&mut self) -> Result<()> {
         let mut events = vec![EpollEvent::empty(); EVENTS];
         let mut buffer = vec![0; READ];
         while !process::interrupted() {
-            let lags = self.players.iter().any(|player| !player.waiting.is_empty());
+            let lags = self.feeds.iter().any(|feed| feed.lags);
             let timeout = EpollTimeout::try_from(if lags { NAP } else { LONG_NAP });
             let n = match self.epoll.wait(&mut events, timeout.unwrap_or(EpollTimeout::ZERO)) {
                 Ok(n) => n,
@@ -113,15 +131,17 @@ impl Floor {
             for event in events.iter().take(n) {
                 match event.data() {
                     LISTENER => self.accept()?,
-                    id => self.hear(id, &mut buffer),
+                    id => self.hear(id, &mut buffer)?,
                 }
             }
-            if n == 0 && !lags {
-                // The stream has stopped: what was kept for more of it is all there will be.
-                self.batch.write(&mut self.players);
-            }
-            if lags {
-                self.players.retain_mut(|player| player.waiting.is_empty() || player.write(&[]));
+            for feed in &mut self.feeds {
+                if n == 0 && !lags {
+                    // The stream has stopped: what was kept for more of it is all there will be.
+                    feed.write();
+                }
+                if feed.lags {
+                    feed.each(|player| player.waiting.is_empty() || player.write(&[]));
+                }
             }
         }
         Ok(())
@@ -131,43 +151,117 @@ impl Floor {
         while let Ok((stream, _)) = self.listener.accept() {
             let caller = Caller::new(stream)?;
             self.epoll.add(&caller, EpollEvent::new(EpollFlags::EPOLLIN, self.next))?;
-            self.callers.insert(self.next, caller);
+            self.callers.insert(self.next, Speaker { caller, feed: None });
             self.next += 1;
         }
         Ok(())
     }
 
-    fn hear(&mut self, id: u64, buffer: &mut [u8]) {
-        let Some(caller) = self.callers.get_mut(&id) else { return };
-        let (headers, batch, players) = (&mut self.headers, &mut self.batch, &mut self.players);
-        let mut plays = false;
+    /// Errors: a slave does not take a stream.
+    fn hear(&mut self, id: u64, buffer: &mut [u8]) -> Result<()> {
+        let Some(Speaker { caller, feed }) = self.callers.get_mut(&id) else { return Ok(()) };
+        let (feeds, names, args) = (&mut self.feeds, &mut self.names, self.args);
+        let (mut plays, mut failed) = (None, None);
         let heard = caller.receive(buffer, |said, _| match said {
-            Said::Play => plays = true,
-            Said::Media(message) if is_header(&message) => put(&message, headers),
-            Said::Media(message) => {
-                if batch.take(&message) {
-                    batch.write(players);
+            Said::Play(stream) => plays = Some(stream.to_owned()),
+            Said::Publish(stream) => {
+                let at = place(stream, feeds, names, args);
+                *feed = Some(at);
+                if let Some(feed) = feeds.get_mut(at) {
+                    failed = feed.forward(stream, args).err();
                 }
             }
-            Said::Publish(_) => {}
+            Said::Media(message) => {
+                if let Some(feed) = feed.and_then(|at| feeds.get_mut(at)) {
+                    feed.take(&message);
+                }
+            }
         });
+        if let Some(error) = failed {
+            return Err(error);
+        }
         if heard.is_err() {
             self.callers.remove(&id);
-        } else if plays {
-            self.begin(id);
+        } else if let Some(stream) = plays {
+            self.begin(id, &stream);
         }
+        Ok(())
     }
 
     /// From now on nobody listens to what this player says.
-    fn begin(&mut self, id: u64) {
-        let Some(caller) = self.callers.remove(&id) else { return };
+    fn begin(&mut self, id: u64, stream: &str) {
+        let Some(Speaker { caller, .. }) = self.callers.remove(&id) else { return };
         // Who is not in there needs no taking out.
         let _ = self.epoll.delete(&caller);
-        let mut player = Player { socket: caller.into_stream(), waiting: Vec::new(), is_new: true };
-        let is_set = player.socket.set_nodelay(!self.nagle).is_ok();
+        let at = place(stream, &mut self.feeds, &mut self.names, self.args);
+        if let Some(feed) = self.feeds.get_mut(at) {
+            feed.join(caller.into_stream(), self.args);
+        }
+    }
+}
+
+/// The feed of that name, made if there is none.
+fn place(
+    stream: &str,
+    feeds: &mut Vec<Feed>,
+    names: &mut HashMap<String, usize>,
+    args: &Args,
+) -> usize {
+    *names.entry(stream.to_owned()).or_insert_with(|| {
+        let batch = Batch::new(args);
+        feeds.push(Feed { headers: Vec::new(), batch, players: Vec::new(), lags: false });
+        feeds.len() - 1
+    })
+}
+
+impl Feed {
+    /// Publishes to all slaves from now on.
+    fn forward(&mut self, stream: &str, args: &Args) -> Result<()> {
+        for port in &args.forward {
+            let url = format!("rtmp://127.0.0.1:{port}/live/{stream}").parse()?;
+            let (socket, _) = Connection::publish(&url).context("a slave")?.into_parts();
+            socket.set_nonblocking(true)?;
+            self.join(socket, args);
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, socket: TcpStream, args: &Args) {
+        let mut player = Player { socket, waiting: Vec::new(), is_new: true };
+        let is_set = player.socket.set_nodelay(!args.nagle).is_ok();
         if is_set && player.write(&self.headers) {
             self.players.push(player);
         }
+    }
+
+    fn take(&mut self, message: &MediaMessage<'_>) {
+        if is_header(message) {
+            let mut bytes = Vec::new();
+            put(message, &mut bytes);
+            self.headers.extend_from_slice(&bytes);
+            self.each(|player| player.write(&bytes));
+        } else if self.batch.take(message) {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        let Batch { bytes, keyframe, .. } = &mut self.batch;
+        if !bytes.is_empty() {
+            let (bytes, keyframe) = (mem::take(bytes), *keyframe);
+            self.each(|player| player.feed(&bytes, keyframe));
+            self.batch.clear(bytes);
+        }
+    }
+
+    /// Those of whom `write` says that they are gone are.
+    fn each(&mut self, mut write: impl FnMut(&mut Player) -> bool) {
+        self.lags = false;
+        self.players.retain_mut(|player| {
+            let is_there = write(player);
+            self.lags |= is_there && !player.waiting.is_empty();
+            is_there
+        });
     }
 }
 
@@ -243,15 +337,10 @@ impl Batch {
         (is_video || !self.merge) && self.written.elapsed() >= self.every
     }
 
-    fn write(&mut self, players: &mut Vec<Player>) {
-        if !self.bytes.is_empty() {
-            players.retain_mut(|player| player.feed(&self.bytes, self.keyframe));
-            self.clear();
-        }
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
+    /// Goes on empty, in the memory of `written`.
+    fn clear(&mut self, mut written: Vec<u8>) {
+        written.clear();
+        self.bytes = written;
         self.keyframe = None;
         self.written = Instant::now();
     }
@@ -283,7 +372,7 @@ mod tests {
     use super::*;
 
     fn args(merge: bool, every_ms: u64, lose: u64) -> Args {
-        Args { port: 0, nagle: false, merge, every_ms, lose }
+        Args { port: 0, nagle: false, merge, forward: Vec::new(), every_ms, lose }
     }
 
     fn message(kind: MediaKind, payload: &[u8]) -> MediaMessage<'_> {
@@ -298,7 +387,7 @@ mod tests {
         let before = batch.bytes.len();
         assert!(batch.take(&message(MediaKind::Video, b"\x17\x01\0\0\0key")));
         assert_eq!(batch.keyframe, Some(before));
-        batch.clear();
+        batch.clear(Vec::new());
         assert!(batch.take(&message(MediaKind::Video, b"\x27\x01\0\0\0p")));
         assert_eq!(batch.keyframe, None);
 

@@ -22,8 +22,8 @@ pub struct Caller {
 pub enum Said<'a> {
     /// It publishes a stream of that name, and was told to go on.
     Publish(&'a str),
-    /// It plays, and was told that media follows.
-    Play,
+    /// It plays a stream of that name, and was told that media follows.
+    Play(&'a str),
     /// A message of what it publishes.
     Media(MediaMessage<'a>),
 }
@@ -69,7 +69,7 @@ impl Caller {
                 }
                 Some(ServerEvent::Play(asked)) => {
                     self.session.accept_play(&asked, now);
-                    on(Said::Play, wire);
+                    on(Said::Play(&asked.stream), wire);
                 }
                 Some(ServerEvent::Media(message)) => on(Said::Media(message), wire),
                 Some(_) => {}

@@ -184,7 +184,7 @@ impl Work {
                     feed.notes.take(&message, wire, seen);
                 }
             }
-            Said::Play => {}
+            Said::Play(_) => {}
         })?;
         drop(seen);
         let Some(feed) = feed else { return Ok(()) };

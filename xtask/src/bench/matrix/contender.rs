@@ -128,7 +128,7 @@ impl Contender {
                 servers::start_ours(&build(as_is)?, &name, config, forward, core)
             }
             Self::Nginx => servers::start_nginx(&name, forward, core),
-            Self::Floor(way) => start_floor(*way, &name, core, lose),
+            Self::Floor(way) => start_floor(*way, &name, forward, core, lose),
         }
     }
 }
@@ -140,10 +140,10 @@ pub fn field(scenario: &Scenario, variants: &[Variant], everywhere: bool) -> Vec
         field.extend(variants.iter().cloned().map(Contender::Variant));
     }
     field.push(Contender::Nginx);
-    if let Scenario::Play { players, streams: 1, .. } = *scenario {
-        let way = if players > MANY { Way::Fifth } else { Way::Frame };
-        field.push(Contender::Floor(way));
-    }
+    field.push(match *scenario {
+        Scenario::Play { players, .. } if players > MANY => Contender::Floor(Way::Fifth),
+        _ => FLOOR,
+    });
     if *scenario == MAIN {
         field.extend([Way::Message, Way::Nagle].map(Contender::Floor));
     }
@@ -162,10 +162,19 @@ fn build(as_is: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn start_floor(way: Way, name: &str, core: Option<usize>, lose: u64) -> Result<(Process, u16)> {
+fn start_floor(
+    way: Way,
+    name: &str,
+    forward: &[u16],
+    core: Option<usize>,
+    lose: u64,
+) -> Result<(Process, u16)> {
     let [port] = net::free_ports(1)?[..] else { bail!("no free ports") };
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench-floor", "--port", &port.to_string(), "--lose", &lose.to_string()]);
+    for slave in forward {
+        command.args(["--forward", &slave.to_string()]);
+    }
     match way {
         Way::Frame => drop(command.arg("--merge")),
         Way::Message => {}
@@ -243,6 +252,6 @@ mod tests {
         assert_eq!(names(players(1000), false), all);
         assert_eq!(names(players(100), false), "ours nginx-rtmp floor");
         assert_eq!(names(players(12_000), true), "ours ours+a nginx-rtmp floor-5hz");
-        assert_eq!(names(forward(20, 8), false), "ours nginx-rtmp");
+        assert_eq!(names(forward(20, 8), false), "ours nginx-rtmp floor");
     }
 }

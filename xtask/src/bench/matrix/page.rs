@@ -271,9 +271,9 @@ const NOTES: &str = "
 and most, maxima of stalled and closed. A ratio is taken round by round, then its median and range. \
 Quote ratios, not numbers: the same server differs by a fifth between machines and days.
 - *ours*: a release as it comes, one thread. *nginx-rtmp*: Debian's nginx and its module, one process, \
-`wait_key on`, `chunk_size 4096`. *floor*: takes the same stream from the same publisher and writes \
-it to all in a plain loop, audio merged into the next frame, TCP_NODELAY: what the writes cost and \
-nothing else. *floor-each*: the same with each message by itself; *floor-each-nagle*: and the kernel \
+`wait_key on`, `chunk_size 4096`. *floor*: takes the same streams from the same publishers and writes \
+them to all in a plain loop, audio merged into the next frame, TCP_NODELAY: what the system calls cost and \
+nothing else. It keeps no group of pictures and has no limits. *floor-each*: the same with each message by itself; *floor-each-nagle*: and the kernel \
 merges what is not sent yet. *floor-5hz*: five writes a second, for more players than a core can write \
 to once a frame.
 - The stream: 25 frames and 43 audio messages a second, a keyframe every 50 frames, four times as large \
