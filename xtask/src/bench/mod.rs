@@ -12,6 +12,7 @@ mod forward;
 mod join;
 mod matrix;
 mod players;
+mod priority;
 mod report;
 mod servers;
 mod slow;

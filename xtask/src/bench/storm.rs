@@ -9,7 +9,7 @@ use serde::Serialize;
 use toml::Table;
 
 use super::failover::url;
-use super::{Cores, source};
+use super::{Cores, priority, source};
 use crate::cluster::{self, Ports, Server};
 use crate::load::crowd::{Crowd, Joins, State};
 use crate::load::float;
@@ -168,6 +168,7 @@ fn measure(args: &Args, round: u32, cores: Cores) -> Result<Row> {
     {
         crowd.call(role, &vec![Arc::clone(&target); count], Some(RAMP))?;
         gather(&mut crowd, &mut server)?;
+        priority::raise()?;
     }
     rest(&mut crowd, &mut server, SETTLE)?;
     let mut windows = Vec::new();

@@ -3,21 +3,18 @@
 //! What is delivered is counted to the byte from each client's first keyframe until nothing more comes
 //! after the publishers have stopped, so no edge of a window adds or hides anything. Processor time,
 //! stalls and latency are those of the window.
-use std::fs;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use forwarder::rtmp::url::RtmpUrl;
-use nix::unistd::geteuid;
 
 use super::contender::Contender;
 use super::record::{Figures, Latency};
 use super::scenario::Scenario;
 use super::sockets::Sockets;
 use crate::bench::splice::usage::Usage;
-use crate::bench::{Cores, source};
+use crate::bench::{Cores, priority, source};
 use crate::load::cost::Cost;
 use crate::load::crowd::{Crowd, State};
 use crate::load::guest::{Role, Target};
@@ -39,8 +36,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 const COME_WITHIN: Duration = Duration::from_secs(30);
 /// A client is connected so long after it was called, mostly.
 const CONNECT_WITHIN: Duration = Duration::from_millis(50);
-/// Before the rest of the load go those whose delay would look like the server's.
-const NICE: &str = "-10";
 
 /// How to measure.
 #[derive(Clone, Copy)]
@@ -89,34 +84,6 @@ fn target(port: u16, stream: usize) -> Result<Arc<Target>> {
     Ok(Arc::new(Target { url, address: net::loopback(port), stream }))
 }
 
-/// Whether [`raise`] does anything.
-pub fn may_raise() -> bool {
-    geteuid().is_root() && process::exists("renice")
-}
-
-/// Puts the threads that publish and sample before those that only count, if we may.
-fn raise() -> Result<()> {
-    if !may_raise() {
-        return Ok(());
-    }
-    let mut renice = Command::new("renice");
-    renice.args(["-n", NICE, "-p"]);
-    for task in fs::read_dir("/proc/self/task")? {
-        let path = task?.path();
-        // It may have ended since.
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if ["probe", "sink", "publish-"].iter().any(|one| name.starts_with(one)) {
-            renice.args(path.file_name());
-        }
-    }
-    renice.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = renice.status().context("renice")?;
-    if !status.success() {
-        bail!("renice: {status}");
-    }
-    Ok(())
-}
-
 struct Turn<'a> {
     scenario: &'a Scenario,
     server: Process,
@@ -142,7 +109,7 @@ impl Turn<'_> {
         let ramp = if few { PUBLISHERS } else { MANY_PUBLISHERS };
         let publishers = self.targets.clone();
         self.call(Role::Publisher, &publishers, ramp)?;
-        raise()?;
+        priority::raise()?;
         match *self.scenario {
             Scenario::Play { players, .. } => {
                 self.rss = self.server.rss()?;

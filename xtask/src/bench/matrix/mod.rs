@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::{Cores, servers};
+use super::{Cores, priority, servers};
 use crate::{cluster, process, release, tidy};
 use contender::{Contender, Side, Variant};
 use measure::Setting;
@@ -81,7 +81,7 @@ pub fn run(args: &Args, rounds: Option<u32>, json: Option<&Path>) -> Result<()> 
     process::catch_interrupt()?;
     check_limit(&rows, process::raise_open_files()?)?;
     let mut record = Record::new(Host {
-        is_raised: measure::may_raise(),
+        is_raised: priority::may_raise(),
         seconds,
         rounds,
         variants: args.variant.iter().map(Variant::shown).collect(),

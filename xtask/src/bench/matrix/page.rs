@@ -57,7 +57,7 @@ fn page(record: &Record, rows: &[Row<'_>]) -> String {
 
 fn head(host: &Host) -> String {
     let priority = if host.is_raised {
-        "Publishers and samples run at nice -10"
+        "Publishers and samples run at a nice value 10 below that of the rest of the load"
     } else {
         "Publishers and samples run at the priority of the rest of the load, which may be in their way"
     };

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::svg::{self, Group};
 use super::{Row, Way};
+use crate::bench::priority;
 use crate::tidy;
 
 /// What the figures were taken on.
@@ -40,16 +41,11 @@ impl Host {
             commit: said(Command::new("git").args(["describe", "--always", "--dirty"])),
             haproxy: said(Command::new("/usr/sbin/haproxy").arg("-v")),
             load_average: average.split(' ').next().unwrap_or_default().to_owned(),
-            nice: nice(&fs::read_to_string("/proc/self/stat")?).unwrap_or_default(),
+            nice: priority::own(),
             seconds,
             rounds,
         })
     }
-}
-
-/// Field 19; the name, field 2, is in parentheses and may hold spaces.
-fn nice(stat: &str) -> Option<i32> {
-    stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 
 /// The first line that a command prints.
