@@ -70,6 +70,11 @@ fn cpu(figures: &Figures) -> f64 {
     figures.cpu
 }
 
+/// Of all cores: a part of what a send costs is the receiver's, and may be charged to either.
+fn busy(figures: &Figures) -> f64 {
+    figures.busy
+}
+
 fn cheap(row: Option<&Row<'_>>) -> Aim {
     let text = "1,000 players, any of our configurations: at most 0.6x of nginx-rtmp's CPU, video p50 <= \
         5 ms, p99 <= 25 ms";
@@ -101,9 +106,11 @@ fn best(
             let ratio = cell.ratio(peer, cpu)?;
             let (ours50, ours99) = video(cell);
             let measured = format!(
-                "{}: {}, p50 {ours50:.2} ms (nginx-rtmp {p50:.2}), p99 {ours99:.2} ms ({p99:.2})",
+                "{}: {} (all cores' time {}), p50 {ours50:.2} ms (nginx-rtmp {p50:.2}), p99 \
+                 {ours99:.2} ms ({p99:.2})",
                 cell.server,
-                times(Some(ratio))
+                times(Some(ratio)),
+                times(cell.ratio(peer, busy))
             );
             let is_met = is_met(ratio.median, (ours50, ours99), (p50, p99));
             Some((is_met, ratio.median, measured))
@@ -186,7 +193,9 @@ fn forwards(streams: usize, slaves: usize, row: Option<&Row<'_>>) -> Aim {
             let ratio = times(floor.ratio(peer, cpu));
             format!("; the raw floor {ratio}, p50 {p50:.2} ms, p99 {p99:.2} ms")
         });
-        let measured = format!("{}, p50 {p50:.2} ms, p99 {p99:.2} ms{floor}", times(ratio));
+        let all = times(row.and_then(Row::peer).and_then(|peer| ours.ratio(peer, busy)));
+        let ours = format!("{} (all cores' time {all})", times(ratio));
+        let measured = format!("{ours}, p50 {p50:.2} ms, p99 {p99:.2} ms{floor}");
         (measured, ratio.map(|ratio| ratio.median <= 0.6 && p50 <= 0.5 && p99 <= 2.0))
     })
 }
@@ -234,7 +243,7 @@ mod tests {
 
     fn figures(cpu: f64, p50: f64, p99: f64) -> Figures {
         let video = Latency { p50, p99, ..good().video };
-        Figures { cpu, video, ..good() }
+        Figures { cpu, busy: 30.0, video, ..good() }
     }
 
     #[test]
@@ -252,7 +261,8 @@ mod tests {
             met(vec![turn(MAIN, "ours", 1, ours), peer], CHEAP)
         };
         let (is_met, measured) = with(figures(12.0, 5.0, 25.0));
-        let expected = "ours: 0.60x, p50 5.00 ms (nginx-rtmp 0.50), p99 25.00 ms (9.00)";
+        let expected = "ours: 0.60x (all cores' time 1.00x), p50 5.00 ms (nginx-rtmp 0.50), p99 \
+            25.00 ms (9.00)";
         assert_eq!((is_met, measured.as_str()), (Some(true), expected));
         for bad in [figures(12.2, 1.0, 1.0), figures(1.0, 5.1, 6.0), figures(1.0, 1.0, 25.1)] {
             assert_eq!(with(bad).0, Some(false));
@@ -269,7 +279,7 @@ mod tests {
         let ours = || turn(MAIN, "ours", 1, figures(10.0, 3.0, 8.0));
         let text = "1,000 players, any of our configurations: at most 0.9x";
         let (is_met, measured) = met(vec![ours(), peer()], text);
-        assert!(is_met == Some(false) && measured.starts_with("ours: 0.50x, p50 3.00 ms"));
+        assert!(is_met == Some(false) && measured.starts_with("ours: 0.50x (all"));
         let variant = turn(MAIN, "ours+now", 1, figures(17.0, 0.4, 9.0));
         let (is_met, measured) = met(vec![ours(), variant, peer()], text);
         assert!(is_met == Some(true) && measured.starts_with("ours+now: 0.85x"), "{measured}");
