@@ -335,7 +335,7 @@ mod tests {
         let page = page(&record, &sums::rows(&record));
         for expected in [
             "commit abc123",
-            "0.6x of nginx-rtmp's CPU, video p50 <= 5 ms, p99 <= 25 ms | ours: 0.53x, p50 1.00 ms \
+            "0.6x of nginx-rtmp's CPU, video p50 <= 5 ms, p99 <= 25 ms | ours: 0.53x (all cores' time no ratio), p50 1.00 ms \
              (nginx-rtmp 1.00), p99 3.00 ms (3.00) | yes |",
             "| void: delivered 0.9100, worst 0.9000: 7 got less than 98 % | **no** |",
             "| ours | 10.5 (10.0 to 11.0) |",
