@@ -134,7 +134,9 @@ impl Subscriber {
         let at_head = matches!(inner.position, Position::At(offset) if offset == head);
         let idle = inner.private.bytes.is_empty() && !inner.mid_message && !inner.paused;
         let open = inner.blocked_since.is_none() && inner.failed.is_none();
-        let follows = at_head && idle && open && !inner.wants_copy(&self.options);
+        // What comes next is not for one that ends here.
+        let goes_on = inner.until.is_none() && !inner.wants_copy(&self.options);
+        let follows = at_head && idle && open && goes_on;
         if follows {
             inner.slack = None;
         }

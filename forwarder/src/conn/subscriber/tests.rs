@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::conn::broadcast::Broadcast;
+use crate::conn::crowd::Crowd;
 use crate::hub::{Form, Hub, LOG_MSID, LogLimits, Publisher, Source, StreamOptions, Wake};
 use crate::rtmp::Timestamp;
 use crate::rtmp::message::{MediaKind, MediaMessage};
@@ -19,7 +21,7 @@ struct Bench {
     hub: Hub,
     publisher: Option<Publisher>,
     view: View,
-    subscriber: Subscriber,
+    subscriber: Rc<Subscriber>,
     now: Instant,
     /// The other end of its socket.
     _peer: std::net::TcpStream,
@@ -45,7 +47,7 @@ impl Bench {
             player: true,
         };
         io.writable().await.unwrap();
-        let subscriber = Subscriber::new(Rc::new(io), options, Vec::new());
+        let subscriber = Rc::new(Subscriber::new(Rc::new(io), options, Vec::new()));
         let publisher = Some(publisher);
         let mut bench = Self { hub, publisher, view, subscriber, now, _peer: peer };
         bench.put(0x17);
@@ -182,6 +184,32 @@ fn one_that_is_ended_gets_what_was_in_its_queue_and_no_more() {
         bench.pass();
         assert!(bench.state().drained);
         assert_eq!(bench.state().sent_bytes, before + queued + 16);
+    });
+}
+
+#[test]
+fn one_that_is_ended_is_not_written_to_with_others() {
+    run(async |mut bench| {
+        let (mut crowd, mut broadcast) = (Crowd::default(), Broadcast::new(false));
+        crowd.insert(&bench.subscriber);
+        let now = bench.now;
+        crowd.pass(&mut bench.view, &mut broadcast, now);
+        assert!(matches!(bench.subscriber.seat.get(), Seat::Follower { .. }));
+        // As when audio is held back: it is known, and its pass is to come.
+        bench.put_as(MediaKind::Audio, 0xaf);
+        bench.view.refresh();
+        crowd.part(&bench.subscriber);
+        bench.subscriber.end_here(&bench.view);
+        bench.subscriber.advance(&mut bench.view, now);
+        assert!(bench.state().drained);
+        let sent = bench.state().sent_bytes;
+        for first in [None, Some(0x17), Some(0x27)] {
+            _ = first.map(|first| bench.put(first));
+            bench.view.refresh();
+            crowd.pass(&mut bench.view, &mut broadcast, now);
+            crowd.tell(&bench.subscriber);
+            assert_eq!(bench.state().sent_bytes, sent, "behind its end: {first:?}");
+        }
     });
 }
 
