@@ -155,6 +155,25 @@ fn a_publisher_that_falls_silent_is_closed() {
 }
 
 #[test]
+fn publishers_who_sent_while_the_process_stood_still_were_not_silent() {
+    let server = Setup::new().publish("normal_timeout = \"1s\"\ngrace = \"10s\"").start();
+    let path = |n: usize| format!("live/{n}");
+    let begin = |n| Live::start(server.rtmp, &path(n), Synthetic::default());
+    let lives: Vec<Live> = (0..4).map(begin).collect();
+    (0..lives.len()).for_each(|n| server.wait_live(&path(n)));
+    server.signal(Signal::SIGSTOP);
+    // as when a machine is moved or has no memory left
+    let since = Instant::now();
+    while since.elapsed() < seconds(2) {
+        lives[0].wait_more(1);
+    }
+    server.signal(Signal::SIGCONT);
+    lives.iter().for_each(|live| live.wait_more(40));
+    let over: Vec<bool> = lives.iter().map(Live::is_over).collect();
+    assert!(!over.contains(&true), "{over:?}\n{}", server.log());
+}
+
+#[test]
 fn a_stream_without_a_keyframe_starts_after_a_while() {
     let server = Setup::new().play("keyframe_wait = \"500ms\"").start();
     let mut peer = Peer::publish(server.rtmp, "live/a");

@@ -187,6 +187,11 @@ impl Connection {
                 Event::Closed => return Err(End::Closed("closed by peer")),
                 Event::Role(change) => self.on_role_change(change)?,
                 Event::Timer => {
+                    if reads {
+                        // After the process stood still all is late: what came meanwhile is heard first.
+                        tokio::task::yield_now().await;
+                        self.on_readable()?;
+                    }
                     self.on_timer()?;
                     timer.as_mut().reset(self.deadline().into());
                 }
