@@ -242,7 +242,7 @@ impl Connection {
 
     fn flush(&mut self) {
         if let Role::Publishing { publisher, .. } = &mut self.role {
-            publisher.flush();
+            self.shard.fanout().flush(publisher);
         }
     }
 

@@ -1,16 +1,16 @@
 //! The fan-out of one shard: for each stream a lane, and in it everyone on this shard who reads it.
 //!
-//! An append wakes each shard that reads the stream, once until it looks. A pass then writes to
-//! every subscriber all from its offset to the head in one call. While a pass runs, messages pile
-//! up in the log and the next pass carries more: batches appear when the shard is busy, and only
-//! then.
+//! An append wakes each shard that reads the stream, once until it looks; on its own the publisher
+//! goes on with the pass. That writes to every subscriber all from its offset to the head in one
+//! call. While a pass runs, messages pile up in the sockets and the log and the next one carries
+//! more: batches appear when the shard is busy, and only then.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::RawFd;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,14 @@ use super::broadcast::Broadcast;
 use super::lane::{Lane, Turn};
 use super::shard::Shard;
 use super::subscriber::{Seat, State, Subscriber, SubscriberOptions};
-use crate::hub::{Form, Stream, View, Wake};
+use crate::hub::{Form, Publisher, Stream, View, Wake};
 
 /// Which lanes have something to read; the one part of a fan-out that other threads touch.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     ready: Mutex<Vec<LaneId>>,
+    /// Its shard is about to take what is in it, and need not be woken for that.
+    attended: AtomicBool,
     bell: Notify,
 }
 
@@ -62,9 +64,25 @@ struct LaneWake {
 
 impl Wake for LaneWake {
     fn wake(&self) {
-        self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.lane);
-        self.inbox.bell.notify_one();
+        let mut ready = self.inbox.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.push(self.lane);
+        // With the lock held: who is not seen to be about to take it may have taken what was there.
+        let attended = self.inbox.attended.load(Ordering::Relaxed);
+        drop(ready);
+        if !attended {
+            self.inbox.bell.notify_one();
+        }
     }
+}
+
+/// What [`Fanout::run`] does.
+#[derive(Clone, Copy, Debug, Default)]
+enum Rest {
+    /// It is about to look at what is planned.
+    #[default]
+    Awake,
+    /// It waits to be woken, or until this planned turn.
+    Until(Option<Instant>),
 }
 
 /// The lanes of one shard.
@@ -74,6 +92,7 @@ pub(super) struct Fanout {
     lanes: RefCell<HashMap<LaneId, Weak<Lane>>>,
     /// Turns that lanes have planned, one of each at most.
     planned: RefCell<BTreeSet<(Instant, LaneId)>>,
+    rest: Cell<Rest>,
     broadcast: Rc<RefCell<Broadcast>>,
 }
 
@@ -129,10 +148,12 @@ impl Fanout {
             if let Some(due) = next.map(Into::into).filter(|due| *due != timer.deadline()) {
                 timer.as_mut().reset(due);
             }
+            self.rest.set(Rest::Until(next));
             tokio::select! {
                 () = self.inbox.bell.notified() => {}
                 () = timer.as_mut(), if next.is_some() => {}
             }
+            self.rest.set(Rest::Awake);
             self.take_turns();
             // What another shard appended meanwhile waits until the sockets had their turn: what they
             // bring makes the next pass larger.
@@ -147,6 +168,17 @@ impl Fanout {
         self.planned.borrow().first().copied()
     }
 
+    /// Wakes the readers of `publisher`'s stream. Those on this shard are passed over at once: what came
+    /// is at hand still, and nothing else that came since goes before it.
+    pub(super) fn flush(&self, publisher: &mut Publisher) {
+        self.inbox.attended.store(true, Ordering::Relaxed);
+        publisher.flush();
+        self.inbox.attended.store(false, Ordering::Relaxed);
+        if !self.inbox.is_empty() {
+            self.take_turns();
+        }
+    }
+
     /// Passes over the lanes that have something. Also before a single subscriber is sent what may be
     /// much: a thousand that join would else write a group of pictures each in front of the frame
     /// that all others wait for.
@@ -159,6 +191,11 @@ impl Fanout {
             // It is not there any more if its lane is not.
             self.planned.borrow_mut().pop_first();
             self.take_turn(id, |lane| lane.planned_turn(now));
+        }
+        if let (Rest::Until(until), Some((due, _))) = (self.rest.get(), self.next_planned())
+            && until.is_none_or(|until| due < until)
+        {
+            self.inbox.bell.notify_one();
         }
     }
 
@@ -300,5 +337,94 @@ impl Drop for Subscription {
             let view = self.lane.view.borrow();
             view.stream().counters.players.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::task::{self, Waker};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::conn::stream_options;
+    use crate::hub::Source;
+    use crate::rtmp::Timestamp;
+    use crate::rtmp::message::{MediaKind, MediaMessage};
+    use crate::rtmp::url::{DEFAULT_VHOST, StreamKey};
+
+    const HOLD: Duration = Duration::from_secs(3600);
+
+    struct Bench {
+        fanout: Fanout,
+        lane: Rc<Lane>,
+        publisher: Publisher,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (context, fanout) = (Arc::new(Context::new(Config::default())), Fanout::default());
+            let options = stream_options(context.config().vhost(DEFAULT_VHOST).unwrap());
+            let key = StreamKey::new(DEFAULT_VHOST, "live", "a").unwrap();
+            let publisher = context.hub.publish(&key, options, Source::default(), Instant::now());
+            let publisher = publisher.unwrap();
+            let pace = Pace { floor: Duration::ZERO, hold: HOLD };
+            let lane = fanout.lane(&context, publisher.stream(), Form::Chunks, pace);
+            let mut bench = Self { fanout, lane, publisher };
+            bench.append();
+            bench.publisher.flush();
+            bench.fanout.take_turns();
+            assert!(bench.rang(), "nobody said it would take that");
+            bench
+        }
+
+        fn append(&mut self) {
+            let payload = [&[0x17, 1][..], &[0; 2000]].concat();
+            let media = MediaMessage {
+                kind: MediaKind::Video,
+                timestamp: Timestamp(0),
+                msid: 1,
+                payload: &payload,
+            };
+            self.publisher.append(&media, Instant::now()).unwrap();
+        }
+
+        /// Since it was last asked.
+        fn rang(&self) -> bool {
+            let mut cx = task::Context::from_waker(Waker::noop());
+            pin!(self.fanout.inbox.bell.notified()).poll(&mut cx).is_ready()
+        }
+    }
+
+    #[test]
+    fn what_a_publisher_of_this_shard_brings_is_passed_over_at_once() {
+        let mut bench = Bench::new();
+        for _ in 0..3 {
+            let before = bench.lane.planned().unwrap();
+            bench.append();
+            bench.fanout.flush(&mut bench.publisher);
+            assert!(bench.lane.planned().unwrap() > before, "that of the pass before it");
+            assert!(bench.fanout.inbox.is_empty() && !bench.rang());
+        }
+        bench.fanout.flush(&mut bench.publisher);
+        assert!(!bench.rang(), "there is nothing");
+        // As one of another shard does.
+        bench.append();
+        bench.publisher.flush();
+        assert!(bench.rang() && !bench.fanout.inbox.is_empty());
+    }
+
+    #[test]
+    fn a_turn_that_is_planned_meanwhile_is_waited_for() {
+        let mut bench = Bench::new();
+        let mut rings = |until: Option<Instant>| {
+            bench.fanout.rest.set(Rest::Until(until));
+            bench.append();
+            bench.fanout.flush(&mut bench.publisher);
+            bench.rang()
+        };
+        assert!(rings(None), "it waited for none");
+        assert!(rings(Some(Instant::now() + 2 * HOLD)), "it waited for a later one");
+        assert!(!rings(Some(Instant::now())), "it looks before that");
     }
 }
